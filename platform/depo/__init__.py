@@ -1,0 +1,3 @@
+"""The experiment platform for efficient LLM agents."""
+
+__version__ = "0.1.0"

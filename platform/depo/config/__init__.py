@@ -1,0 +1,1 @@
+"""The configuration of an experiment; importable without torch or Ray."""

@@ -1,0 +1,391 @@
+"""Everything an experiment can be told, section by section.
+
+What is computed stands in the sections; where and how wide it runs stands in `runtime`, which
+never changes a result's identity.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from depo.config.base import Strict
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+MethodName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+RESERVED = {
+    "student", "trajectories", "samples", "reference", "evaluation", "sweep", "report", "config", "results",
+    "mlflow", "ray",
+}  # fmt: skip
+
+
+class EnvConfig(Strict):
+    """Which environment, and how its tasks read."""
+
+    id: str = "babyai"
+    """Registered id, or `module:Class`."""
+    options: dict[str, Any] = {}
+    """Keyword arguments of the environment's constructor, such as BabyAI's `levels`."""
+
+
+class TinyConfig(Strict):
+    """The student of machines without weights: a small Llama made and pre-trained by the run."""
+
+    hidden_size: Count = 128
+    """Width; speed falls with its square."""
+    layers: Count = 3
+    heads: Count = 4
+    intermediate_size: Count = 384
+    vocab_size: Annotated[int, Field(ge=300)] = 640
+    """Size of the byte-level BPE vocabulary trained on the scripted episodes."""
+    episodes: Count = 12000
+    """Scripted episodes to pre-train on."""
+    learning_rate: Positive = 2.5e-3
+    epochs: Positive = 1.0
+    batch_size: Count = 32
+    """Episodes a step, over all workers."""
+    observation_weight: Fraction = 0.1
+    """Loss weight of tokens that are not the agent's; 0 trains on the agent's tokens alone."""
+
+
+class StudentConfig(Strict):
+    """The model that is trained."""
+
+    model: str = "tiny"
+    """"tiny", or a Hugging Face model id or path."""
+    tiny: TinyConfig = TinyConfig()
+    max_length: Count = 2048
+    """Longest trajectory in tokens; longer ones are left out of training and counted."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class LoraConfig(Strict):
+    """Low-rank adapters; every method trains new ones on top of the policy it starts from."""
+
+    r: Count = 16
+    """Rank; more fits more and costs more."""
+    alpha: Positive = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: list[str] | Literal["all-linear"] = "all-linear"
+
+
+class TeacherConfig(Strict):
+    """The scripted teacher, and the waste it shows."""
+
+    kind: Literal["teacher"] = "teacher"
+    wordiness: Fraction = 0.6
+    """Chance that a thought carries filler."""
+    waste: Fraction = 0.25
+    """Chance of a step that leads nowhere (looking around, a detour)."""
+    mistakes: Fraction = 0.1
+    """Chance of a step that is wrong: the wrong object, or something that is not in sight."""
+
+
+class EngineConfig(Strict):
+    """A trained policy served by the generation engine of `runtime.generation`."""
+
+    kind: Literal["engine"] = "engine"
+    model: str = "bc"
+    """"student", or the name of a method whose policy acts."""
+
+
+class OpenAIConfig(Strict):
+    """Any OpenAI-compatible endpoint."""
+
+    kind: Literal["openai"] = "openai"
+    base_url: str
+    """Such as `http://127.0.0.1:8000/v1`."""
+    model: str
+    api_key_env: str = "OPENAI_API_KEY"
+    """Name of the environment variable that holds the key; the key itself is never configured."""
+    concurrency: Count = 16
+    """Requests in flight from one worker."""
+    timeout_s: Positive = 120
+    retries: Annotated[int, Field(ge=0)] = 5
+    """Tries after the first on 408, 409, 429, 5xx and broken connections, with backoff."""
+
+
+PolicyConfig = Annotated[TeacherConfig | EngineConfig | OpenAIConfig, Field(discriminator="kind")]
+
+
+class SearchConfig(Strict):
+    """Monte Carlo tree search over one task."""
+
+    simulations: Count = 8
+    """Rollouts a task; each is kept as a trajectory."""
+    width: Count = 4
+    """Candidate steps drawn when a node is expanded; equal actions are merged."""
+    exploration: NonNegative = 1.0
+    """`w` in UCT, `Q + w*sqrt(ln N(parent)/N)`; more explores more."""
+    max_steps: Count = 12
+    """Turns after which an episode is cut."""
+    temperature: NonNegative = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_tokens: Count = 64
+    """Most tokens of one reply."""
+
+
+class RoundConfig(Strict):
+    """One round of generation: who acts, on how many training tasks, searched how."""
+
+    name: MethodName
+    policy: PolicyConfig
+    tasks: Count = 300
+    """Training tasks of this round."""
+    skip: Annotated[int, Field(ge=0)] = 0
+    """Training tasks to pass over first, so that rounds need not share tasks."""
+    search: SearchConfig = SearchConfig()
+
+
+class RephraseConfig(Strict):
+    """How the thoughts of desirable trajectories are shortened."""
+
+    kind: Literal["rule", "openai", "none"] = "rule"
+    """"rule": from shorter sibling thoughts and by dropping filler; "openai": by an endpoint."""
+    endpoint: OpenAIConfig | None = None
+    """The endpoint, where `kind` is "openai"."""
+
+    @model_validator(mode="after")
+    def _has_endpoint(self) -> RephraseConfig:
+        if self.kind == "openai" and self.endpoint is None:
+            raise ValueError("kind 'openai' needs an `endpoint` section with base_url and model")
+        return self
+
+
+class AnnotationConfig(Strict):
+    """Which trajectories are desirable (D), which undesirable (U), which are dropped."""
+
+    kappa0: Fraction = 0.9
+    """D needs at least this reward (the paper: BabyAI 0.9, WebShop 1.0)."""
+    kappa1: Fraction = 0.9
+    """U by reward lies below this ..."""
+    kappa2: Fraction = 0.7
+    """... and at or above this; less is dropped."""
+    max_desirable_steps: Count = 6
+    """D has at most this many steps (the paper: fewer than 7); longer is U."""
+    failures: Literal["drop", "undesirable"] = "drop"
+    """What becomes of failed episodes of up to `max_desirable_steps`; longer ones are U anyway."""
+    pairing: Literal["none", "task"] = "none"
+    """"task" keeps only tasks that have both labels."""
+    rephrase: RephraseConfig = RephraseConfig()
+    seed: int = 0
+    """Of the pairing of KL partners."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AnnotationConfig:
+        if not self.kappa2 <= self.kappa1 <= self.kappa0:
+            raise ValueError("needs kappa2 <= kappa1 <= kappa0; reorder the thresholds")
+        return self
+
+
+class MethodConfig(Strict):
+    """One training: its objective, what it starts from, and the data it reads."""
+
+    objective: Literal["sft", "kto", "depo"]
+    init: str = "bc"
+    """"student", or the method whose policy this one starts from (and is compared with)."""
+    samples: str = "teacher"
+    """Name of the round whose samples are read."""
+    view: Literal["raw", "rephrased"] = "rephrased"
+    """Thoughts of desirable samples: as generated, or shortened."""
+    learning_rate: Positive = 1e-4
+    epochs: Positive = 3.0
+    max_steps: Count | None = None
+    """Optimizer steps, instead of `epochs`."""
+    batch_size: Count = 16
+    """Samples a step, over all workers."""
+    warmup_ratio: Fraction = 0.05
+    scheduler: Literal["linear", "cosine", "constant"] = "linear"
+    weight_decay: NonNegative = 0.0
+    max_grad_norm: Positive = 1.0
+    balance: bool = False
+    """Draw as many undesirable as desirable samples, by leaving out of the larger class."""
+    beta: Positive = 0.2
+    """Strength of the pull towards the reference; more stays closer."""
+    lambda_desirable: NonNegative = 1.0
+    lambda_undesirable: NonNegative = 1.0
+    alpha_tokens: NonNegative = 0.0
+    """alpha1: weight of 1 / (mean tokens per step) in the bonus."""
+    alpha_steps: NonNegative = 0.0
+    """alpha2: weight of 1 / (number of steps) in the bonus."""
+    nll_coefficient: NonNegative = 0.0
+    """Weight of the mean NLL per agent token of desirable samples, added to the loss."""
+    lora: LoraConfig = LoraConfig()
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _bonus_belongs_to_depo(self) -> MethodConfig:
+        if self.objective != "depo" and (self.alpha_tokens or self.alpha_steps):
+            raise ValueError("alpha_tokens and alpha_steps belong to objective 'depo'; set them to 0")
+        return self
+
+
+class EvaluationConfig(Strict):
+    """Which policies are tried, on how many held-out tasks, and how they decode."""
+
+    methods: list[str] = []
+    """Methods in the table; empty means all."""
+    split: Literal["validation", "test"] = "test"
+    tasks: Count = 400
+    decoding: list[Literal["sampled", "greedy"]] = ["sampled", "greedy"]
+    """The first one is the table's and the comparisons'."""
+    temperature: Positive = 0.7
+    """Of "sampled"."""
+    max_steps: Count = 12
+    max_tokens: Count = 64
+    reference: str = "bc"
+    """The method every other one is compared with."""
+    compare: list[tuple[str, str]] = []
+    """Further pairs (a, b) to compare."""
+    bootstrap: Count = 10000
+    """Resamples behind each interval."""
+    seed: int = 0
+
+
+class SweepConfig(Strict):
+    """A grid over one method's settings, each trial trained and evaluated on validation tasks."""
+
+    method: str = "depo"
+    grid: dict[str, list[float]] = {"alpha_tokens": [0.0, 3.0], "alpha_steps": [0.0, 3.0]}
+    """Field of the method to the values tried; the trials are the product."""
+    tasks: Count = 100
+    """Validation tasks a trial is evaluated on."""
+    metric: str = "tokens_all"
+    mode: Literal["min", "max"] = "min"
+
+
+class TrackingConfig(Strict):
+    """Where MLflow keeps the mirror of the run."""
+
+    enabled: bool = True
+    uri: str | None = None
+    """An MLflow server or store; by default an SQLite file beside the run directories."""
+    experiment: str | None = None
+    """Experiment name; by default the run's name."""
+
+
+class VllmConfig(Strict):
+    """The vLLM engine of one generation worker."""
+
+    kv_cache_gib: Positive = 0.5
+    """KV cache on CPU; without an explicit size it over-allocates."""
+    gpu_memory_utilization: Fraction = 0.9
+    block_size: Count | None = 32
+    tensor_parallel: Count = 1
+    enforce_eager: bool = True
+    """Skip graph capture: starts sooner, runs slower on a GPU."""
+    max_model_len: Count | None = None
+    """By default the student's `max_length`."""
+
+
+class GenerationRuntime(Strict):
+    """Workers that generate and evaluate."""
+
+    engine: Literal["auto", "vllm", "transformers"] = "auto"
+    """"auto" takes vLLM where it is installed, transformers elsewhere."""
+    actors: Count = 2
+    """Most workers at a time."""
+    num_cpus: NonNegative = 1
+    num_gpus: NonNegative = 0
+    batch_tasks: Count = 64
+    """Tasks a worker searches at the same time; more keeps the engine fuller."""
+    vllm: VllmConfig = VllmConfig()
+
+
+class TrainingRuntime(Strict):
+    """Ray Train workers."""
+
+    num_workers: Count = 2
+    use_gpu: bool = False
+    cpus_per_worker: NonNegative = 1
+    device_batch_size: Count = 8
+    """Samples a worker holds at once; the rest of `batch_size` is accumulated."""
+    deepspeed_stage: Literal[0, 1, 2, 3] = 1
+    """ZeRO stage; 0 trains without DeepSpeed."""
+    gradient_checkpointing: bool = False
+    save_steps: Count = 50
+    """Optimizer steps between checkpoints."""
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    """Restarts from the last checkpoint after a lost worker."""
+
+
+class SweepRuntime(Strict):
+    """Ray Tune trials."""
+
+    max_concurrent: Count = 2
+    cpus_per_trial: NonNegative = 1
+    gpus_per_trial: NonNegative = 0
+
+
+class RuntimeConfig(Strict):
+    """Where and how wide it all runs; never part of a result's identity."""
+
+    runs_dir: str = "runs"
+    ray_address: str | None = None
+    """A running cluster's address; by default `RAY_ADDRESS`, else a cluster of this machine."""
+    num_cpus: Count | None = None
+    """CPUs of a cluster started here; by default all."""
+    generation: GenerationRuntime = GenerationRuntime()
+    training: TrainingRuntime = TrainingRuntime()
+    sweep: SweepRuntime = SweepRuntime()
+
+
+class ExperimentConfig(Strict):
+    """A whole experiment."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    """Names the run directory, `<runs_dir>/<name>`."""
+    description: str = ""
+    departures: str = ""
+    """One line on where the recipe departs from the paper; printed in the report."""
+    seed: int = 0
+    env: EnvConfig = EnvConfig()
+    student: StudentConfig = StudentConfig()
+    rounds: Annotated[list[RoundConfig], Field(min_length=1)]
+    annotation: dict[str, AnnotationConfig] = {}
+    """Round name to how it is annotated; a round not named here is annotated as published."""
+    methods: dict[MethodName, MethodConfig]
+    evaluation: EvaluationConfig = EvaluationConfig()
+    sweep: SweepConfig | None = None
+    tracking: TrackingConfig = TrackingConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def _names_resolve(self) -> ExperimentConfig:
+        rounds = [r.name for r in self.rounds]
+        policies = ["student", *self.methods]
+        for name in self.methods:
+            if name in RESERVED:
+                raise ValueError(f"methods.{name}: the name is taken by the run directory; rename it")
+        if len(set(rounds)) < len(rounds):
+            raise ValueError("rounds: two rounds share a name; rename one")
+        for r in self.rounds:
+            if isinstance(r.policy, EngineConfig):
+                _require(r.policy.model, policies, f"rounds.{r.name}.policy.model")
+        for name in self.annotation:
+            _require(name, rounds, f"annotation.{name}")
+        for name, method in self.methods.items():
+            _require(method.init, [p for p in policies if p != name], f"methods.{name}.init")
+            _require(method.samples, rounds, f"methods.{name}.samples")
+        for name in self.evaluation.methods:
+            _require(name, policies, "evaluation.methods")
+        for pair in self.evaluation.compare:
+            for name in pair:
+                _require(name, policies, "evaluation.compare")
+        if self.evaluation.reference not in policies:
+            _require(self.evaluation.reference, policies, "evaluation.reference")
+        if self.sweep is not None:
+            _require(self.sweep.method, list(self.methods), "sweep.method")
+            for key in self.sweep.grid:
+                _require(key, list(MethodConfig.model_fields), "sweep.grid")
+        return self
+
+
+def _require(name: str, known: list[str], key: str) -> None:
+    if name not in known:
+        raise ValueError(f"{key}: {name!r} is not defined; known: {', '.join(known)}")

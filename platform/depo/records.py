@@ -1,0 +1,322 @@
+"""The records that cross from one stage to the next, and their Arrow schemas.
+
+Everything a stage hands on is one of these frozen dataclasses, written as a row of a Parquet
+table whose schema stands here by name. A record holds what happened; whatever can be derived
+from it (labels' counts, metrics, bonuses) is derived where it is used.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+Label = Literal["D", "U"]
+StopReason = Literal["terminated", "max_steps", "error"]
+
+
+def content_hash(value: Any, length: int = 16) -> str:
+    """Hex digest of `value`'s canonical JSON; equal content gives an equal hash in every process."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+class _Row:
+    """Conversion between a frozen dataclass and the plain dict that is its Arrow row."""
+
+    def to_row(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        return cls(**{name: value for name, value in row.items() if name in names})
+
+
+@dataclass(frozen=True)
+class Task(_Row):
+    """One thing to do: an environment's id, a level in it, and the seed of its start state."""
+
+    env: str
+    level: str
+    seed: int
+    split: str
+    """"train", "validation" or "test"."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.env}/{self.level}/{self.seed}"
+
+
+@dataclass(frozen=True)
+class Step(_Row):
+    """One turn of the agent: what it saw, what it thought and did, what came of it."""
+
+    observation: str
+    """The text shown to the agent before this turn."""
+    text: str
+    """The whole reply as generated."""
+    thought: str
+    action: str
+    reward: float
+    """Reward paid by the environment on this turn."""
+    valid: bool
+    """The environment could carry the action out."""
+    malformed: bool
+    """The reply had no readable action."""
+    num_tokens: int
+    """Tokens the policy generated for this turn, by its own tokenizer, end-of-turn excluded."""
+    input_tokens: int = 0
+    """Tokens of the context the policy read for this turn."""
+    token_ids: tuple[int, ...] = ()
+    """The generated ids, end-of-turn included; empty where the policy has no tokenizer."""
+    logprob: float | None = None
+    """Sum of the log-probs of `token_ids` under the policy at temperature 1."""
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        return super().from_row({**row, "token_ids": tuple(row["token_ids"] or ())})
+
+
+@dataclass(frozen=True)
+class Trajectory(_Row):
+    """One finished episode, from the start of its task to its end; a failed one too."""
+
+    task: Task
+    policy: str
+    """Name of the policy that acted."""
+    tokenizer: str
+    """Fingerprint of the tokenizer behind `Step.token_ids`; empty where there is none."""
+    system: str
+    """The system prompt the agent was given."""
+    steps: tuple[Step, ...]
+    reward: float
+    """Return of the episode."""
+    success: bool
+    stop_reason: StopReason
+    error: str = ""
+    final_observation: str = ""
+    nodes: tuple[int, ...] = ()
+    """Ids of the tree nodes that the steps went through; shorter than `steps` below the tree."""
+    visits: tuple[int, ...] = ()
+    """Visit counts of `nodes` when the search ended."""
+    values: tuple[float, ...] = ()
+    """Mean returns of `nodes` when the search ended."""
+    index: int = 0
+    """Which rollout of its search this was."""
+    seed: int = 0
+
+    @property
+    def id(self) -> str:
+        """Content hash of what was done: task, policy, replies, rollout index and seed."""
+        done = [self.task.id, self.policy, [s.text for s in self.steps], self.index, self.seed]
+        return content_hash(done)
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.steps)
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(step.num_tokens for step in self.steps)
+
+    def to_row(self) -> dict[str, Any]:
+        return {"id": self.id, **super().to_row()}
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        return super().from_row(
+            {
+                **row,
+                "task": Task.from_row(row["task"]),
+                "steps": tuple(Step.from_row(step) for step in row["steps"]),
+                "nodes": tuple(row["nodes"] or ()),
+                "visits": tuple(row["visits"] or ()),
+                "values": tuple(row["values"] or ()),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Sample(_Row):
+    """A labelled trajectory as the student trains on it: ids, and whose they are.
+
+    `view` says which thoughts a desirable trajectory carries: "raw" as they were generated,
+    "rephrased" after shortening. Each view is complete: undesirable trajectories, which are
+    never rephrased, stand in both.
+    """
+
+    id: str
+    trajectory_id: str
+    task_id: str
+    env: str
+    level: str
+    policy: str
+    label: Label
+    view: str
+    reward: float
+    success: bool
+    num_steps: int
+    num_tokens: int
+    """The agent's own tokens by the student's tokenizer, end-of-turn excluded."""
+    token_ids: tuple[int, ...]
+    agent_mask: tuple[int, ...]
+    """1 on the agent's own tokens (end-of-turn included), 0 elsewhere; as long as `token_ids`."""
+    prompt_length: int
+    """Number of ids before the agent's first token."""
+    kl_partner: str
+    """Id of the sample whose completion, after this sample's prompt, estimates the KL."""
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        ids, mask = tuple(row["token_ids"]), tuple(row["agent_mask"])
+        return super().from_row({**row, "token_ids": ids, "agent_mask": mask})
+
+
+@dataclass(frozen=True)
+class ReferenceLogProbs(_Row):
+    """Log-probs of one sample, and of its KL pair, under the reference policy (sums in nats)."""
+
+    sample_id: str
+    ref_logp: float
+    ref_kl_logp: float
+
+
+@dataclass(frozen=True)
+class Episode(_Row):
+    """One evaluation episode, as the metrics see it."""
+
+    method: str
+    decoding: str
+    """"sampled" or "greedy"."""
+    task_id: str
+    level: str
+    success: bool
+    reward: float
+    num_tokens: int
+    num_steps: int
+    input_tokens: int
+    stop_reason: str
+    trajectory_id: str
+
+
+@dataclass(frozen=True)
+class Manifest(_Row):
+    """What a stage did; its presence in the stage's directory means the stage is done."""
+
+    stage: str
+    version: int
+    fingerprint: str
+    """Hash of stage, version, config without runtime, and the inputs' fingerprints."""
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    """Input name to the fingerprint it had."""
+    rows: int
+    errors: int
+    seconds: float
+    finished: str
+    """UTC time, ISO 8601."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    git_revision: str = ""
+
+
+_TASK = pa.struct(
+    [("env", pa.string()), ("level", pa.string()), ("seed", pa.int64()), ("split", pa.string())]
+)
+_STEP = pa.struct(
+    [
+        ("observation", pa.string()),
+        ("text", pa.string()),
+        ("thought", pa.string()),
+        ("action", pa.string()),
+        ("reward", pa.float64()),
+        ("valid", pa.bool_()),
+        ("malformed", pa.bool_()),
+        ("num_tokens", pa.int32()),
+        ("input_tokens", pa.int32()),
+        ("token_ids", pa.list_(pa.int32())),
+        ("logprob", pa.float64()),
+    ]
+)
+
+
+def _schema(name: str, fields: list[tuple[str, pa.DataType]]) -> pa.Schema:
+    return pa.schema(fields, metadata={"record": name, "version": str(SCHEMA_VERSION)})
+
+
+TRAJECTORY_SCHEMA = _schema(
+    "Trajectory",
+    [
+        ("id", pa.string()),
+        ("task", _TASK),
+        ("policy", pa.string()),
+        ("tokenizer", pa.string()),
+        ("system", pa.string()),
+        ("steps", pa.list_(_STEP)),
+        ("reward", pa.float64()),
+        ("success", pa.bool_()),
+        ("stop_reason", pa.string()),
+        ("error", pa.string()),
+        ("final_observation", pa.string()),
+        ("nodes", pa.list_(pa.int32())),
+        ("visits", pa.list_(pa.int32())),
+        ("values", pa.list_(pa.float64())),
+        ("index", pa.int32()),
+        ("seed", pa.int64()),
+    ],
+)
+SAMPLE_SCHEMA = _schema(
+    "Sample",
+    [
+        ("id", pa.string()),
+        ("trajectory_id", pa.string()),
+        ("task_id", pa.string()),
+        ("env", pa.string()),
+        ("level", pa.string()),
+        ("policy", pa.string()),
+        ("label", pa.string()),
+        ("view", pa.string()),
+        ("reward", pa.float64()),
+        ("success", pa.bool_()),
+        ("num_steps", pa.int32()),
+        ("num_tokens", pa.int32()),
+        ("token_ids", pa.list_(pa.int32())),
+        ("agent_mask", pa.list_(pa.int8())),
+        ("prompt_length", pa.int32()),
+        ("kl_partner", pa.string()),
+    ],
+)
+REFERENCE_SCHEMA = _schema(
+    "ReferenceLogProbs",
+    [("sample_id", pa.string()), ("ref_logp", pa.float64()), ("ref_kl_logp", pa.float64())],
+)
+EPISODE_SCHEMA = _schema(
+    "Episode",
+    [
+        ("method", pa.string()),
+        ("decoding", pa.string()),
+        ("task_id", pa.string()),
+        ("level", pa.string()),
+        ("success", pa.bool_()),
+        ("reward", pa.float64()),
+        ("num_tokens", pa.int32()),
+        ("num_steps", pa.int32()),
+        ("input_tokens", pa.int32()),
+        ("stop_reason", pa.string()),
+        ("trajectory_id", pa.string()),
+    ],
+)
+
+
+def to_table(rows: Iterable[Any], schema: pa.Schema) -> pa.Table:
+    """Records (or their rows) as one Arrow table of `schema`."""
+    plain = [row.to_row() if hasattr(row, "to_row") else row for row in rows]
+    return pa.Table.from_pylist(plain, schema=schema)
