@@ -33,6 +33,18 @@ class EnvConfig(Strict):
     """Keyword arguments of the environment's constructor, such as BabyAI's `levels`."""
 
 
+class TeacherConfig(Strict):
+    """The scripted teacher, and the waste it shows."""
+
+    kind: Literal["teacher"] = "teacher"
+    wordiness: Fraction = 0.6
+    """Chance that a thought carries filler."""
+    waste: Fraction = 0.25
+    """Chance of a step that leads nowhere (looking around, a detour)."""
+    mistakes: Fraction = 0.1
+    """Chance of a step that is wrong: the wrong object, or something that is not in sight."""
+
+
 class TinyConfig(Strict):
     """The student of machines without weights: a small Llama made and pre-trained by the run."""
 
@@ -44,7 +56,12 @@ class TinyConfig(Strict):
     vocab_size: Annotated[int, Field(ge=300)] = 640
     """Size of the byte-level BPE vocabulary trained on the scripted episodes."""
     episodes: Count = 12000
-    """Scripted episodes to pre-train on."""
+    """Scripted episodes to pre-train on, one a training task."""
+    skip: Annotated[int, Field(ge=0)] = 0
+    """Training tasks to pass over first, so that rounds search tasks not pre-trained on."""
+    max_steps: Count = 12
+    """Turns after which a scripted episode is cut."""
+    teacher: TeacherConfig = TeacherConfig()
     learning_rate: Positive = 2.5e-3
     epochs: Positive = 1.0
     batch_size: Count = 32
@@ -72,18 +89,6 @@ class LoraConfig(Strict):
     alpha: Positive = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     target_modules: list[str] | Literal["all-linear"] = "all-linear"
-
-
-class TeacherConfig(Strict):
-    """The scripted teacher, and the waste it shows."""
-
-    kind: Literal["teacher"] = "teacher"
-    wordiness: Fraction = 0.6
-    """Chance that a thought carries filler."""
-    waste: Fraction = 0.25
-    """Chance of a step that leads nowhere (looking around, a detour)."""
-    mistakes: Fraction = 0.1
-    """Chance of a step that is wrong: the wrong object, or something that is not in sight."""
 
 
 class EngineConfig(Strict):
@@ -320,6 +325,9 @@ class SweepRuntime(Strict):
     max_concurrent: Count = 2
     cpus_per_trial: NonNegative = 1
     gpus_per_trial: NonNegative = 0
+    distributed: bool = False
+    """Each trial starts Ray Train and Ray Data of its own, as `training` and `generation` say (for
+    clusters); else it trains and evaluates inside its own process."""
 
 
 class RuntimeConfig(Strict):
@@ -379,11 +387,29 @@ class ExperimentConfig(Strict):
                 _require(name, policies, "evaluation.compare")
         if self.evaluation.reference not in policies:
             _require(self.evaluation.reference, policies, "evaluation.reference")
+        self._refuse_circles()
         if self.sweep is not None:
             _require(self.sweep.method, list(self.methods), "sweep.method")
             for key in self.sweep.grid:
                 _require(key, list(MethodConfig.model_fields), "sweep.grid")
         return self
+
+    def _refuse_circles(self) -> None:
+        """A method's policy must not need itself, through what it starts from or the data it reads."""
+        acts = {r.name: r.policy.model for r in self.rounds if isinstance(r.policy, EngineConfig)}
+
+        def visit(name: str, path: tuple[str, ...]) -> None:
+            if name in path:
+                raise ValueError(
+                    f"methods.{name}: needs itself ({' -> '.join([*path, name])}); break the circle"
+                )
+            if name in self.methods:
+                method = self.methods[name]
+                for needed in {method.init, acts.get(method.samples, "student")}:
+                    visit(needed, (*path, name))
+
+        for name in self.methods:
+            visit(name, ())
 
 
 def _require(name: str, known: list[str], key: str) -> None:

@@ -1,1 +1,1 @@
-
+"""Whatever proposes the agent's next step: engines, endpoints, the scripted teacher."""

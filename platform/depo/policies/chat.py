@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2.exceptions import TemplateError
 
-from depo.policies.base import Exchange, Reply
+from depo.policies.base import Exchange, Reply, parse_reply
 from depo.records import content_hash
 
 _PROBES = ("first probe", "Thought: a probe.\nAction: probe", "second probe", "Thought: b.\nAction: c")
@@ -63,9 +63,7 @@ class ChatRenderer:
         if not history:
             return self.first(system, observation)
         ids = list(self.first(system, history[0].observation))
-        for exchange, seen in zip(
-            history, [*(e.observation for e in history[1:]), observation], strict=True
-        ):
+        for exchange, seen in zip(history, [*(e.observation for e in history[1:]), observation], strict=True):
             ids += self.closed(self.reply_ids(exchange.reply))
             ids += self.following(seen)
         return tuple(ids)
@@ -82,6 +80,22 @@ class ChatRenderer:
             reply_ids = reply_ids[:-1]
         return self.tokenizer.decode(list(reply_ids), skip_special_tokens=True)
 
+    def read(self, reply_ids: tuple[int, ...], input_tokens: int, logprob: float | None = None) -> Reply:
+        """The reply that generated ids spell."""
+        text = self.text(reply_ids)
+        thought, action, malformed = parse_reply(text)
+        closing = bool(reply_ids) and reply_ids[-1] == self.end_of_turn
+        return Reply(
+            text=text,
+            thought=thought,
+            action=action,
+            malformed=malformed,
+            num_tokens=len(reply_ids) - closing,
+            token_ids=reply_ids,
+            logprob=logprob,
+            input_tokens=input_tokens,
+        )
+
     def _opening(self, system: str, observation: str) -> list[dict[str, str]]:
         if self._system_role and system:
             return [{"role": "system", "content": system}, {"role": "user", "content": observation}]
@@ -91,9 +105,7 @@ class ChatRenderer:
     def _after_reply(self, observation: str) -> str:
         """What the template puts after a reply's text, up to the next reply."""
         messages = [*self._opening("", _PROBES[0]), {"role": "assistant", "content": _PROBES[1]}]
-        before = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, continue_final_message=True
-        )
+        before = self.tokenizer.apply_chat_template(messages, tokenize=False, continue_final_message=True)
         after = self._render([*messages, {"role": "user", "content": observation}], generate=True)
         if not after.startswith(before):
             raise ValueError(self._unstable())
@@ -120,19 +132,22 @@ class ChatRenderer:
         )
 
     def _takes_system(self) -> bool:
-        messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+        messages = [{"role": "system", "content": _PROBES[0]}, {"role": "user", "content": _PROBES[2]}]
         try:
-            return "s" in self._render(messages, generate=True)  # some drop it in silence
+            return _PROBES[0] in self._render(messages, generate=True)  # some drop it in silence
         except TemplateError:
             return False
 
     def _render(self, messages: list[dict[str, str]], generate: bool) -> str:
-        return self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=generate
-        )
+        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate)
 
     def _ids(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def no_room(input_tokens: int) -> Reply:
+    """What stands for a reply where the context leaves no room for one: nothing, malformed."""
+    return Reply("", "", "", malformed=True, num_tokens=0, input_tokens=input_tokens)
 
 
 def _name(tokenizer: Any) -> str:

@@ -1,1 +1,1 @@
-
+"""The stages of the pipeline: thin schedulers over plain worker classes; the only room with Ray."""

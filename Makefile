@@ -1,0 +1,30 @@
+# `make demo` and `make test` install what they need first; a second `make setup` takes seconds.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test test-fast check clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml requirements/install.sh requirements/overrides.txt
+	PYTHON=$(PYTHON) sh requirements/install.sh $(VENV)
+	touch $@
+
+demo: setup
+	$(BIN)/depo run experiments/configs/babyai-tiny.yaml
+
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit tests/structure tests/pipeline tests/integration
+
+test-fast: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit tests/structure -m "not slow"
+
+check: setup
+	$(BIN)/ruff check platform experiments tests
+	$(BIN)/ruff format --check platform experiments tests
+	$(BIN)/mypy
+	$(MAKE) test
+
+clean:
+	rm -rf $(VENV) build platform/*.egg-info

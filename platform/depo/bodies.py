@@ -1,0 +1,142 @@
+"""What each node of the pipeline does: it hands its inputs' paths to a stage.
+
+Stages are imported when they run, so that a configuration is checked, and a finished run answered,
+without Ray and torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from depo.config.schema import AnnotationConfig, EngineConfig, MethodConfig, RoundConfig
+from depo.graph import Experiment, Node, derived_seed, reference_key
+from depo.stages import base
+from depo.stages.base import Outcome
+
+
+def scripted(experiment: Experiment) -> Outcome:
+    from depo.stages.generate import script_episodes
+
+    config, tiny = experiment.config, experiment.config.student.tiny
+    return script_episodes(
+        tiny,
+        config.env,
+        config.student,
+        config.runtime,
+        derived_seed(config, "script"),
+        experiment.out("script episodes"),
+    )
+
+
+def student(experiment: Experiment) -> Outcome:
+    from depo.stages.progress import TrainingLine
+    from depo.stages.student import make_student
+
+    config = experiment.config
+    episodes, out = experiment.out("script episodes"), experiment.out("student")
+    with TrainingLine("student") as line:
+        return make_student(
+            episodes, config.student, derived_seed(config, "student"), config.runtime, out, line
+        )
+
+
+def check_student(model: str) -> Outcome:
+    from depo.stages.student import load_renderer
+
+    renderer = load_renderer(model)
+    return Outcome(rows=1, metrics={"tokenizer": renderer.fingerprint})
+
+
+def generation(experiment: Experiment, round_: RoundConfig) -> Outcome:
+    from depo.stages.generate import generate
+
+    config = experiment.config
+    policy = round_.policy
+    model_dir = experiment.model_dir(policy.model) if isinstance(policy, EngineConfig) else ""
+    seed, out = derived_seed(config, round_.name), experiment.out(f"generate {round_.name}")
+    return generate(round_, model_dir, config.env, config.student, config.runtime, seed, out)
+
+
+def annotation(experiment: Experiment, round_name: str, annotation: AnnotationConfig) -> Outcome:
+    from depo.stages.annotate import annotate
+    from depo.stages.student import load_renderer
+
+    renderer = load_renderer(experiment.model_dir("student"))
+    trajectories, out = experiment.out(f"generate {round_name}"), experiment.out(f"annotate {round_name}")
+    return annotate(trajectories, annotation, renderer, out)
+
+
+def reference(experiment: Experiment, method: MethodConfig) -> Outcome:
+    from depo.stages.annotate import SAMPLES
+    from depo.stages.reference import score
+
+    return score(
+        experiment.out(f"annotate {method.samples}") / SAMPLES,
+        method.view,
+        experiment.model_dir(method.init),
+        experiment.config.student,
+        experiment.config.runtime,
+        experiment.out(f"reference {reference_key(method)}"),
+    )
+
+
+def train_spec(experiment: Experiment, name: str) -> Any:
+    """What the training of a method reads and writes, as a `TrainSpec`."""
+    from depo.stages.annotate import SAMPLES
+    from depo.stages.reference import LOG_PROBS
+    from depo.training.spec import TrainSpec
+
+    config, method = experiment.config, experiment.config.methods[name]
+    reference = None
+    if method.objective != "sft":
+        reference = str((experiment.out(f"reference {reference_key(method)}") / LOG_PROBS).resolve())
+    return TrainSpec(
+        method=method,
+        model_dir=experiment.model_dir(method.init),
+        samples=str((experiment.out(f"annotate {method.samples}") / SAMPLES).resolve()),
+        reference=reference,
+        out_dir=str(experiment.out(f"train {name}").resolve()),
+        dtype=config.student.dtype,
+        max_length=config.student.max_length,
+        runtime=config.runtime.training,
+    )
+
+
+def training(experiment: Experiment, name: str) -> Outcome:
+    from depo.stages.cluster import connect
+    from depo.stages.progress import TrainingLine
+    from depo.stages.train import run_training
+
+    connect(experiment.config.runtime)
+    spec = train_spec(experiment, name)
+    with TrainingLine(f"train {name}") as line:
+        metrics = run_training(spec, experiment.out(f"train {name}") / "ray", line)
+    return Outcome(rows=int(metrics.get("samples", 0)), metrics=metrics)
+
+
+def evaluation(experiment: Experiment, pending: Sequence[Node]) -> None:
+    from depo.stages.evaluate import evaluate, evaluation_jobs, evaluation_tasks
+
+    config = experiment.config
+    tasks = evaluation_tasks(config.env, config.evaluation)
+    jobs = []
+    for node in pending:
+        method = node.spec.name.removeprefix("evaluate ")
+        jobs += evaluation_jobs(
+            method, experiment.model_dir(method), tasks, config.evaluation, node.spec.out_dir
+        )
+    evaluate(jobs, config.env, config.student, config.runtime)
+
+
+def episodes(experiment: Experiment, method: str) -> Outcome:
+    from depo.stages.evaluate import collect
+
+    return collect(method, experiment.config.evaluation, experiment.out(f"evaluate {method}"))
+
+
+def report(experiment: Experiment) -> Outcome:
+    from depo.stages.report import report
+
+    manifests = [base.read_manifest(node.spec.out_dir) for node in experiment.nodes.values()]
+    return report(experiment.config, experiment.run_dir, [m for m in manifests if m is not None])

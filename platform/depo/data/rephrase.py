@@ -1,0 +1,136 @@
+"""Shorter thoughts for desirable trajectories; actions stay as they were.
+
+A `Rephraser` proposes thoughts, `shorten` accepts one only where it is shorter by the student's
+tokenizer and could not be read as another action.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from depo.policies.base import Policy, Request, Sampling, format_reply, parse_reply
+from depo.records import Step, Trajectory
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+
+
+class Rephraser(Protocol):
+    def propose(self, trajectories: Sequence[Trajectory]) -> list[list[list[str]]]:
+        """For each trajectory, for each of its steps, thoughts that could stand for its own."""
+        ...
+
+
+class SiblingRephraser:
+    """Offline: thoughts that the same policy itself found enough, elsewhere in the same round.
+
+    Two kinds stand for a step's thought: the whole thought of another rollout that took the same
+    action on the same observation of the same task, and one sentence of the thought itself, where
+    that sentence stood alone before the same action somewhere in the round.
+    """
+
+    def __init__(self, trajectories: Iterable[Trajectory]) -> None:
+        self._siblings: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+        self._alone: set[tuple[str, str]] = set()
+        for trajectory in trajectories:
+            for step in trajectory.steps:
+                if step.valid and step.thought:
+                    self._siblings[_key(trajectory, step)].add(step.thought)
+                    self._alone.add((step.thought, step.action))
+
+    def propose(self, trajectories: Sequence[Trajectory]) -> list[list[list[str]]]:
+        return [[self._for_step(t, step) for step in t.steps] for t in trajectories]
+
+    def _for_step(self, trajectory: Trajectory, step: Step) -> list[str]:
+        own = [s for s in sentences(step.thought) if (s, step.action) in self._alone]
+        return sorted({*self._siblings[_key(trajectory, step)], *own} - {step.thought})
+
+
+class PolicyRephraser:
+    """By a language model behind any `Policy`, such as an OpenAI-compatible endpoint."""
+
+    INSTRUCTION = (
+        "You shorten the reasoning of an agent. Keep what justifies the action and every fact it rests on; "
+        "drop repetition, restated goals and filler. Answer with the shortened thought alone."
+    )
+
+    def __init__(self, policy: Policy, max_tokens: int = 256) -> None:
+        self._policy = policy
+        self._sampling = Sampling(temperature=0.0, max_tokens=max_tokens)
+
+    def propose(self, trajectories: Sequence[Trajectory]) -> list[list[list[str]]]:
+        requests = [
+            Request(
+                system=self.INSTRUCTION,
+                history=(),
+                observation=f"Observation: {step.observation}\n{format_reply(step.thought, step.action)}",
+                n=1,
+                sampling=self._sampling,
+                seed=0,
+            )
+            for trajectory in trajectories
+            for step in trajectory.steps
+        ]
+        replies = iter(self._policy.sample(requests))
+        return [[[_bare(r.text) for r in next(replies)] for _ in t.steps] for t in trajectories]
+
+
+class KeepThoughts:
+    """Leaves every thought as it is."""
+
+    def propose(self, trajectories: Sequence[Trajectory]) -> list[list[list[str]]]:
+        return [[[] for _ in t.steps] for t in trajectories]
+
+
+def shorten(
+    trajectories: Sequence[Trajectory], rephraser: Rephraser, count_tokens: Callable[[str], int]
+) -> tuple[list[Trajectory], int]:
+    """The trajectories with the shortest acceptable thoughts, and how many steps were shortened.
+
+    A changed step loses `token_ids`, `logprob`: its text is no longer what a policy sampled.
+    """
+    shortened = 0
+    result = []
+    for trajectory, proposals in zip(trajectories, rephraser.propose(trajectories), strict=True):
+        steps = []
+        for step, thoughts in zip(trajectory.steps, proposals, strict=True):
+            best = min(
+                (t for t in thoughts if _acceptable(t, step, count_tokens)),
+                key=lambda t: (count_tokens(t), t),
+                default=None,
+            )
+            if best is None:
+                steps.append(step)
+                continue
+            shortened += 1
+            text = format_reply(best, step.action)
+            steps.append(
+                replace(
+                    step, thought=best, text=text, num_tokens=count_tokens(text), token_ids=(), logprob=None
+                )
+            )
+        result.append(replace(trajectory, steps=tuple(steps)))
+    return result, shortened
+
+
+def sentences(thought: str) -> list[str]:
+    """The sentences of a thought, in order."""
+    return [s for s in _SENTENCE_END.split(thought.strip()) if s]
+
+
+def _acceptable(thought: str, step: Step, count_tokens: Callable[[str], int]) -> bool:
+    read_back = parse_reply(format_reply(thought, step.action))
+    same = read_back == (thought, step.action, False)
+    return bool(thought) and same and count_tokens(thought) < count_tokens(step.thought)
+
+
+def _key(trajectory: Trajectory, step: Step) -> tuple[str, str, str]:
+    return (trajectory.task.id, step.observation, step.action)
+
+
+def _bare(text: str) -> str:
+    thought = parse_reply(text)[0]
+    return thought.strip().strip('"')

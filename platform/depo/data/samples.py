@@ -1,0 +1,105 @@
+"""Labelled trajectories as token ids with a mask over the agent's own tokens.
+
+The mask is right by construction: ids are laid down turn by turn, and each turn is known to be
+the agent's or not when it is laid down.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from depo.policies.base import format_reply
+from depo.policies.chat import ChatRenderer
+from depo.records import Label, Sample, Step, Trajectory, content_hash
+
+VIEWS = ("raw", "rephrased")
+
+
+def tokens_of(trajectory: Trajectory, renderer: ChatRenderer) -> tuple[list[int], list[int], int, int]:
+    """(ids, agent mask, prompt length, agent tokens without end-of-turns) of a whole episode.
+
+    A step's own ids are used where this tokenizer made them; other steps are tokenised from text.
+    """
+    own = trajectory.tokenizer == renderer.fingerprint
+    first = renderer.first(trajectory.system, trajectory.steps[0].observation)
+    ids, mask = list(first), [0] * len(first)
+    count = 0
+    for number, step in enumerate(trajectory.steps):
+        if number:
+            between = renderer.following(step.observation)
+            ids += between
+            mask += [0] * len(between)
+        reply = step.token_ids if own and step.token_ids else renderer.reply(_text(step))
+        closed = renderer.closed(reply)
+        ids += closed
+        mask += [1] * len(reply) + [0] * (len(closed) - len(reply))
+        count += len(reply) - (reply[-1:] == (renderer.end_of_turn,))
+    return ids, mask, len(first), count
+
+
+def make_sample(trajectory: Trajectory, label: Label, view: str, renderer: ChatRenderer) -> Sample:
+    """One sample, its KL partner still to be named."""
+    ids, mask, prompt_length, count = tokens_of(trajectory, renderer)
+    return Sample(
+        id=content_hash([ids, label, view, trajectory.id]),
+        trajectory_id=trajectory.id,
+        task_id=trajectory.task.id,
+        env=trajectory.task.env,
+        level=trajectory.task.level,
+        policy=trajectory.policy,
+        label=label,
+        view=view,
+        reward=trajectory.reward,
+        success=trajectory.success,
+        num_steps=trajectory.num_steps,
+        num_tokens=count,
+        token_ids=tuple(ids),
+        agent_mask=tuple(mask),
+        prompt_length=prompt_length,
+        kl_partner="",
+    )
+
+
+def name_kl_partners(samples: Sequence[Sample], seed: int) -> list[Sample]:
+    """Samples with `kl_partner` set, in the order given.
+
+    Within one environment and view the samples stand in a ring ordered by a hash of seed and id,
+    and each takes the next one of another task: neither batch size nor order changes the pair. A
+    sample alone with its task takes its neighbour, alone in all it takes itself.
+    """
+    rings: dict[tuple[str, str], list[Sample]] = defaultdict(list)
+    for sample in samples:
+        rings[sample.env, sample.view].append(sample)
+    partner: dict[str, str] = {}
+    for ring in rings.values():
+        ring.sort(key=lambda s: hashlib.sha256(f"{seed}/{s.id}".encode()).digest())
+        for place, sample in enumerate(ring):
+            others = (ring[(place + k) % len(ring)] for k in range(1, len(ring)))
+            found = next((o for o in others if o.task_id != sample.task_id), None)
+            partner[sample.id] = (found or ring[(place + 1) % len(ring)]).id
+    return [replace(sample, kl_partner=partner[sample.id]) for sample in samples]
+
+
+def make_samples(
+    labelled: Iterable[tuple[Trajectory, Label]],
+    shortened: dict[str, Trajectory],
+    renderer: ChatRenderer,
+    seed: int,
+) -> list[Sample]:
+    """Both views of every labelled trajectory, KL partners named.
+
+    `shortened` maps the id of a desirable trajectory to its rephrased form.
+    """
+    samples = []
+    for trajectory, mark in labelled:
+        rephrased = shortened.get(trajectory.id, trajectory)
+        samples.append(make_sample(trajectory, mark, "raw", renderer))
+        samples.append(make_sample(rephrased, mark, "rephrased", renderer))
+    return name_kl_partners(samples, seed)
+
+
+def _text(step: Step) -> str:
+    return step.text or format_reply(step.thought, step.action)

@@ -1,0 +1,96 @@
+"""Which minigrid levels there are, by what names they go, and how one is built."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import minigrid  # noqa: F401  registers the levels
+from gymnasium.envs.registration import load_env_creator, registry
+from minigrid.envs.babyai.core import roomgrid_level
+
+from depo.config.base import ConfigError
+
+_PREFIX = "BabyAI-"
+
+AGENTGYM_LEVELS = (
+    "GoToRedBallGrey", "GoToRedBall", "GoToRedBallNoDists", "GoToObjS6-v1", "GoToLocalS8N7",
+    "GoToObjMazeS7", "GoToImpUnlock", "GoToSeqS5R2", "GoToRedBlueBall", "GoToDoor",
+    "GoToObjDoor", "Open", "OpenRedDoor", "OpenDoorLoc", "OpenRedBlueDoorsDebug",
+    "OpenDoorsOrderN4Debug", "Pickup", "UnblockPickup", "PickupLoc", "PickupDistDebug",
+    "PickupAbove", "PutNextLocalS6N4", "PutNextS7N4Carrying", "Unlock", "UnlockLocalDist",
+    "KeyInBox", "UnlockPickupDist", "BlockedUnlockPickup", "UnlockToUnlock", "ActionObjDoor",
+    "FindObjS7", "KeyCorridorS6R3", "OneRoomS20", "MoveTwoAcrossS8N9", "SynthS5R2",
+    "SynthLoc", "SynthSeq", "MiniBossLevel", "BossLevel", "BossLevelNoUnlock",
+)  # fmt: skip
+"""The levels in AgentGym's order; its number of a level is the index here plus 1."""
+
+
+@lru_cache(maxsize=1)
+def _registered() -> dict[str, str]:
+    """Level name, as this package writes it, to its gymnasium id."""
+    ids = [name for name in registry if name.startswith(_PREFIX)]
+    return {name.removeprefix(_PREFIX).removesuffix("-v0"): name for name in ids}
+
+
+@lru_cache(maxsize=1024)
+def level_name(level: str | int) -> str:
+    """The one name of a level given by any of its names or by AgentGym's number (1-40).
+
+    "BabyAI-" and "-v0" may be left out; a later version may be left out where there is only one.
+    Raises `ConfigError` naming the nearest level.
+    """
+    known = _registered()
+    if isinstance(level, int) and not isinstance(level, bool):
+        if not 1 <= level <= len(AGENTGYM_LEVELS):
+            raise ConfigError(
+                f"levels: {level} is no level number; use 1 to {len(AGENTGYM_LEVELS)} or a name"
+            )
+        return AGENTGYM_LEVELS[level - 1]
+    if not isinstance(level, str):
+        raise ConfigError(f"levels: {level!r} is neither a level's name nor its number")
+    name = level.removeprefix(_PREFIX).removesuffix("-v0")
+    if name in known:
+        return name
+    versions = [other for other in known if other.startswith(f"{name}-v")]
+    if len(versions) == 1 and not level.endswith("-v0"):
+        return versions[0]
+    near = versions or difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}?" if near else "see minigrid's list of BabyAI levels"
+    raise ConfigError(f"levels: unknown BabyAI level {level!r}; {hint}")
+
+
+class Worlds(dict[str, Any]):
+    """Level name to a minigrid level, built at the first use."""
+
+    def __missing__(self, level: str) -> Any:
+        name = level_name(level)
+        world = make_world(name) if name == level else self[name]
+        self[level] = world
+        return world
+
+
+def make_world(name: str) -> Any:
+    """A minigrid level that skips drawing its image: text is made from the grid itself."""
+    spec = registry[_registered()[name]]
+    assert spec.entry_point is not None
+    creator: Callable[..., Any] = (
+        load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+    )
+    world = creator(**spec.kwargs)
+    world.gen_obs = _no_image
+    return world
+
+
+def _no_image() -> dict[str, Any]:
+    return {}
+
+
+def _say_nothing(*_: Any) -> None:
+    return None
+
+
+# minigrid prints each rejected mission draw; a redirected stdout would be shared by all threads.
+roomgrid_level.print = _say_nothing  # type: ignore[attr-defined]

@@ -1,0 +1,295 @@
+"""The stages in order: the table of contents of the whole.
+
+`build` turns a configuration into nodes, each a stage with its identity, what it needs, and a body;
+`run` does those that are not done. Nothing here computes anything itself.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from depo import bodies
+from depo.config.base import ConfigError
+from depo.config.load import dump_config
+from depo.config.schema import AnnotationConfig, EngineConfig, ExperimentConfig, MethodConfig, RoundConfig
+from depo.data.store import write_atomic
+from depo.graph import Experiment, Node, derived_seed, reference_key, runs_dir
+from depo.records import Manifest
+from depo.stages import base
+
+
+def build(config: ExperimentConfig) -> Experiment:
+    """All stages of an experiment. Imports nothing heavy; the bodies do."""
+    experiment = Experiment(config, runs_dir(config) / config.name)
+    _student(experiment)
+    for round_ in config.rounds:
+        if not isinstance(round_.policy, EngineConfig):
+            _round(experiment, round_)
+    for name in config.methods:
+        _method(experiment, name)
+    for round_ in config.rounds:
+        _round(experiment, round_)
+    methods = config.evaluation.methods or list(config.methods)
+    evaluated = [_evaluation(experiment, method) for method in methods]
+    _report(experiment, evaluated)
+    return experiment
+
+
+def run(
+    experiment: Experiment, only: Sequence[str] | None = None, announce: Callable[[str], None] = print
+) -> int:
+    """Do what is not done of the stages named in `only` (default: all) and of what they need.
+
+    Returns the number of stages that ran. Raises `ConfigError` for a run directory that cannot be
+    written or that another run holds.
+    """
+    names = wanted(experiment, only)
+    pending = [experiment.nodes[n] for n in names if base.done(experiment.nodes[n].spec) is None]
+    if not pending:
+        announce(
+            f"{experiment.run_dir}: all {len(names)} stages are done with this configuration; nothing to run"
+        )
+        return 0
+    with _locked(experiment.run_dir):
+        write_atomic(experiment.run_dir / "config.yaml", dump_config(experiment.config))
+        skipped = len(names) - len(pending)
+        announce(
+            f"{experiment.run_dir}: {len(pending)} stages to run" + (f", {skipped} done" if skipped else "")
+        )
+        from depo.stages.mirror import Mirror
+
+        with Mirror(experiment.config, experiment.run_dir) as mirror:
+            for group in _groups(pending):
+                _run_group(group, mirror.stage, announce)
+    return len(pending)
+
+
+def run_sweep(config: ExperimentConfig, announce: Callable[[str], None] = print) -> list[dict[str, Any]]:
+    """Run the configuration's sweep, and first what it rests on; a row of settings and metrics a trial.
+
+    Raises `ConfigError` where the configuration has no `sweep` section.
+    """
+    if config.sweep is None:
+        raise ConfigError("sweep: the configuration has no `sweep` section; add one, or give --grid")
+    experiment = build(config)
+    run(experiment, experiment.nodes[f"train {config.sweep.method}"].needs, announce)
+    from depo.stages.mirror import Mirror
+    from depo.stages.sweep import plan_sweep, sweep
+
+    method = experiment.nodes[f"train {config.sweep.method}"]
+    out_dir = experiment.run_dir / "sweep" / config.sweep.method
+    with _locked(experiment.run_dir), Mirror(config, experiment.run_dir) as mirror:
+        spec = bodies.train_spec(experiment, config.sweep.method)
+        plan = plan_sweep(config, config.sweep, spec, dict(method.spec.inputs), out_dir)
+        trials = sweep(plan, config.sweep)
+        for trial in trials:
+            mirror.stage("trial", trial.manifest, trial.out_dir)
+        rows = [trial.row() for trial in trials]
+        write_atomic(out_dir / "results.json", json.dumps(rows, indent=1))
+    shown = [*config.sweep.grid, "success", "tokens_all", "steps_all"]
+    announce("  ".join(f"{name:>14}" for name in shown))
+    for row in rows:
+        announce("  ".join(f"{row.get(name, float('nan')):>14.4g}" for name in shown))
+    announce(f"sweep: {out_dir / 'results.json'}")
+    return rows
+
+
+def wanted(experiment: Experiment, only: Sequence[str] | None) -> list[str]:
+    """The stages named and all they need, in order."""
+    if only is None:
+        return list(experiment.nodes)
+    keep: set[str] = set()
+    open_ = list(only)
+    while open_:
+        name = open_.pop()
+        if name not in keep:
+            keep.add(name)
+            open_ += experiment.nodes[name].needs
+    return [name for name in experiment.nodes if name in keep]
+
+
+def _run_group(
+    group: list[Node], mirror: Callable[[str, Manifest, Path], None], announce: Callable[[str], None]
+) -> None:
+    started = time.time()
+    for node in group:
+        announce(f"== {node.spec.name} ({base.begin(node.spec)}) -> {node.spec.out_dir}")
+    if group[0].together is not None:
+        group[0].together(group)
+    for node in group:
+        manifest = base.finish(node.spec, node.body(), started)
+        announce(f"   {node.spec.name}: {_shown(manifest)}")
+        mirror(node.kind, manifest, node.spec.out_dir)
+        started = time.time()
+
+
+def _groups(pending: list[Node]) -> Iterator[list[Node]]:
+    """Neighbours that work together, every other node by itself."""
+    group: list[Node] = []
+    for node in pending:
+        if group and (node.together is None or node.kind != group[0].kind):
+            yield group
+            group = []
+        group.append(node)
+    if group:
+        yield group
+
+
+def _student(experiment: Experiment) -> None:
+    config = experiment.config
+    if config.student.model != "tiny":
+        identity = {"model": config.student.model, "files": _files(config.student.model)}
+        body = partial(bodies.check_student, config.student.model)
+        experiment.add("student", "student", "student", identity, [], body=body)
+        return
+    tiny = config.student.tiny
+    scripted = {
+        "env": config.env.model_dump(mode="json"),
+        "count": tiny.episodes,
+        "skip": tiny.skip,
+        "max_steps": tiny.max_steps,
+        "teacher": tiny.teacher.model_dump(mode="json"),
+        "seed": derived_seed(config, "script"),
+    }
+    name = experiment.add(
+        "student", "script episodes", "trajectories/scripted", scripted, [],
+        body=partial(bodies.scripted, experiment),
+    )  # fmt: skip
+    identity = {**config.student.model_dump(mode="json"), "seed": derived_seed(config, "student")}
+    experiment.add(
+        "student", "student", "student", identity, [name], body=partial(bodies.student, experiment)
+    )
+
+
+def _round(experiment: Experiment, round_: RoundConfig) -> None:
+    name = f"generate {round_.name}"
+    if name in experiment.nodes:
+        return
+    config = experiment.config
+    needs = []
+    if isinstance(round_.policy, EngineConfig):
+        needs.append(_policy(experiment, round_.policy.model))
+    identity = {
+        "round": round_.model_dump(mode="json"),
+        "env": config.env.model_dump(mode="json"),
+        "seed": derived_seed(config, round_.name),
+    }
+    body = partial(bodies.generation, experiment, round_)
+    experiment.add("generate", name, f"trajectories/{round_.name}", identity, needs, body=body)
+    annotation = config.annotation.get(round_.name, AnnotationConfig())
+    experiment.add(
+        "annotate", f"annotate {round_.name}", f"samples/{round_.name}",
+        annotation.model_dump(mode="json"),
+        [name, "student"], body=partial(bodies.annotation, experiment, round_.name, annotation),
+    )  # fmt: skip
+
+
+def _policy(experiment: Experiment, name: str) -> str:
+    """The stage that makes a policy's weights."""
+    return "student" if name == "student" else _method(experiment, name)
+
+
+def _method(experiment: Experiment, name: str) -> str:
+    stage = f"train {name}"
+    if stage in experiment.nodes:
+        return stage
+    method = experiment.config.methods[name]
+    start = _policy(experiment, method.init)
+    _round(experiment, next(r for r in experiment.config.rounds if r.name == method.samples))
+    needs = [start, f"annotate {method.samples}"]
+    if method.objective != "sft":
+        needs.append(_reference(experiment, method, start))
+    identity = {
+        "method": method.model_dump(mode="json", exclude={"init", "samples"}),
+        "dtype": experiment.config.student.dtype,
+        "max_length": experiment.config.student.max_length,
+    }
+    return experiment.add(
+        "train", stage, name, identity, needs, body=partial(bodies.training, experiment, name)
+    )
+
+
+def _reference(experiment: Experiment, method: MethodConfig, start: str) -> str:
+    key = reference_key(method)
+    name = f"reference {key}"
+    if name not in experiment.nodes:
+        student = experiment.config.student
+        identity = {"view": method.view, "dtype": student.dtype, "max_length": student.max_length}
+        experiment.add(
+            "reference", name, f"reference/{key}", identity, [start, f"annotate {method.samples}"],
+            body=partial(bodies.reference, experiment, method),
+        )  # fmt: skip
+    return name
+
+
+def _evaluation(experiment: Experiment, method: str) -> str:
+    config = experiment.config
+    identity = {
+        **config.evaluation.model_dump(mode="json", exclude={"methods", "reference", "compare", "bootstrap"}),
+        "env": config.env.model_dump(mode="json"),
+        "dtype": config.student.dtype,
+    }
+    return experiment.add(
+        "evaluate", f"evaluate {method}", f"evaluation/{method}", identity, [_policy(experiment, method)],
+        body=partial(bodies.episodes, experiment, method), together=partial(bodies.evaluation, experiment),
+    )  # fmt: skip
+
+
+def _report(experiment: Experiment, evaluated: list[str]) -> None:
+    config = experiment.config
+    identity = {
+        "name": config.name,
+        "description": config.description,
+        "departures": config.departures,
+        "evaluation": config.evaluation.model_dump(mode="json"),
+    }
+    needs = [n for n in experiment.nodes if n not in evaluated] + evaluated
+    experiment.add("report", "report", "report", identity, needs, body=partial(bodies.report, experiment))
+
+
+def _files(model: str) -> list[list[Any]]:
+    """Names and sizes of a local model's files: other weights at the same path are another model."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return []
+    return sorted([f.name, f.stat().st_size] for f in folder.iterdir() if f.is_file())
+
+
+def _shown(manifest: Manifest) -> str:
+    """A stage's result in one line."""
+    numbers = [
+        f"{key} {value:.4g}" for key, value in manifest.metrics.items() if isinstance(value, int | float)
+    ]
+    errors = f", {manifest.errors} errors" if manifest.errors else ""
+    return f"{manifest.rows} rows{errors} in {manifest.seconds:.0f} s; {', '.join(numbers[:8])}"
+
+
+@contextmanager
+def _locked(run_dir: Path) -> Iterator[None]:
+    """Hold the run directory against a second run."""
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        handle = os.open(run_dir / ".lock", os.O_CREAT | os.O_RDWR)
+    except OSError as error:
+        raise ConfigError(
+            f"runtime.runs_dir: {run_dir} cannot be written ({error.strerror}); choose another directory"
+        ) from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise ConfigError(
+            f"{run_dir}: another run is at work there; wait for it or use another name"
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(handle)

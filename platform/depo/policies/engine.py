@@ -1,0 +1,72 @@
+"""Which policy a configuration asks for."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Protocol, runtime_checkable
+
+from depo.config.base import ConfigError
+from depo.config.schema import EngineConfig, GenerationRuntime, OpenAIConfig, StudentConfig, TeacherConfig
+from depo.policies.base import Policy
+
+
+@runtime_checkable
+class Engine(Policy, Protocol):
+    """A policy with weights, which can be exchanged for others of the same architecture."""
+
+    def load(self, model_dir: str, name: str) -> None: ...
+
+
+def make_engine(
+    runtime: GenerationRuntime,
+    model_dir: str,
+    name: str,
+    max_model_len: int,
+    dtype: str = "float32",
+    seed: int = 0,
+) -> Engine:
+    """An engine in this process that serves the saved model in `model_dir`.
+
+    Raises `ConfigError` where vLLM is asked for and not installed.
+    """
+    installed = find_spec("vllm") is not None
+    if runtime.engine == "vllm" and not installed:
+        raise ConfigError(
+            "runtime.generation.engine: vllm is not installed; install it or take 'transformers'"
+        )
+    if runtime.engine == "transformers" or not installed:
+        from depo.policies.transformers import TransformersPolicy
+
+        return TransformersPolicy(model_dir, name, max_model_len, dtype, num_gpus=runtime.num_gpus)
+    from depo.policies.vllm import VllmPolicy
+
+    return VllmPolicy(
+        model_dir, name, runtime.vllm, max_model_len, dtype, seed=seed, num_gpus=runtime.num_gpus
+    )
+
+
+def make_policy(
+    config: TeacherConfig | EngineConfig | OpenAIConfig,
+    *,
+    name: str,
+    model_dir: str,
+    student: StudentConfig,
+    runtime: GenerationRuntime,
+    previous: Policy | None = None,
+) -> Policy:
+    """The policy that `config` asks for; an engine serves the weights in `model_dir`.
+
+    `previous` is what this process served before: an engine is kept, and takes the other weights.
+    """
+    if isinstance(config, TeacherConfig):
+        from depo.policies.teacher import TeacherPolicy
+
+        return TeacherPolicy(config)
+    if isinstance(config, OpenAIConfig):
+        from depo.policies.openai import OpenAIPolicy
+
+        return OpenAIPolicy(config, name)
+    if isinstance(previous, Engine):
+        previous.load(model_dir, name)
+        return previous
+    return make_engine(runtime, model_dir, name, student.max_length, student.dtype)

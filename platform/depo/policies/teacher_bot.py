@@ -1,0 +1,109 @@
+"""minigrid's BabyAI bot, made safe to run to the end of any task."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+from minigrid.envs.babyai.core.verifier import PutNextInstr
+from minigrid.utils.baby_ai_bot import BabyAIBot
+
+_MOST_REWRITES = 60
+"""Sub-goals the bot may add before one step; the stock bot can go on adding them for ever."""
+_ATTEMPTS = 6
+_LEFT, _RIGHT, _STEP, _DROP, _DONE = 0, 1, 2, 4, 6
+
+
+class _Stuck(Exception):
+    """The bot cannot decide on a step."""
+
+
+class _Plan(list[Any]):
+    """A stack of sub-goals that refuses to grow without end."""
+
+    added = 0
+
+    def append(self, subgoal: Any) -> None:
+        self.added += 1
+        if self.added > _MOST_REWRITES:
+            raise _Stuck
+        super().append(subgoal)
+
+
+class GuardedBot(BabyAIBot):
+    """The stock bot with a limit on re-planning, and eyes that are those of the text environment.
+
+    `explored` is a mask of grid cells (bit `y * width + x`) known from before.
+    """
+
+    def __init__(self, env: Any, explored: int) -> None:
+        super().__init__(env.world)
+        self._env = env
+        self.stack = _Plan(self.stack)
+        width = env.world.grid.width
+        for x, y in np.ndindex(self.vis_mask.shape):
+            self.vis_mask[x, y] = explored >> (y * width + x) & 1
+        instr = env.world.instrs
+        if isinstance(instr, PutNextInstr) and env.world.carrying in instr.desc_move.obj_set:
+            del self.stack[-2:]  # it holds what it would go to fetch
+
+    def replan(self, action_taken: Any = None) -> int:
+        self.stack.added = 0
+        return int(super().replan(action_taken))
+
+    def _process_obs(self) -> None:
+        for x, y in self._env.sight().cells:
+            self.vis_mask[x, y] = True
+
+    def explored(self) -> int:
+        width = self._env.world.grid.width
+        return sum(1 << (int(y) * width + int(x)) for x, y in np.argwhere(self.vis_mask))
+
+
+def demonstrate(env: Any, explored: int) -> list[Any]:
+    """Snapshots after each of the bot's low-level steps, the present state first.
+
+    Empty where the bot does not solve the task. Leaves `env` where the bot ended.
+    """
+    states = [env.snapshot()]
+    shaker = random.Random(0)
+    for _ in range(_ATTEMPTS):
+        explored = _attempt(env, explored, states)
+        if env.outcome:
+            break
+        _shake(env, shaker, states)
+    return states if env.outcome == "success" else []
+
+
+def _attempt(env: Any, explored: int, states: list[Any]) -> int:
+    """Let a new bot act until the episode ends or it is stuck; the cells it has seen by then."""
+    bot = GuardedBot(env, explored)
+    while not env.outcome:
+        try:
+            move = bot.replan()
+        # The bot asserts what it expects of the world, and trips where that does not hold.
+        except (_Stuck, AssertionError, AttributeError, IndexError, TypeError, ValueError):
+            break
+        if move == _DONE:
+            break
+        _move(env, move, states)
+    return bot.explored()
+
+
+def _shake(env: Any, rng: random.Random, states: list[Any]) -> None:
+    """Leave the state the bot cannot handle: put down what is carried, else stroll."""
+    world = env.world
+    for _ in range(4 if world.carrying is not None else 0):
+        free = world.grid.get(*world.front_pos) is None
+        _move(env, _DROP if free else _RIGHT, states)
+        if free:
+            return
+    for move in rng.choices((_LEFT, _RIGHT, _STEP), weights=(1, 1, 2), k=rng.randint(2, 8)):
+        _move(env, move, states)
+
+
+def _move(env: Any, move: int, states: list[Any]) -> None:
+    if not env.outcome:
+        env.low_level(move)
+        states.append(env.snapshot())

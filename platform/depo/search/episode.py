@@ -1,0 +1,151 @@
+"""One turn of an episode and the turns that follow it: what search and evaluation share."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+
+from depo.envs.base import TextEnv
+from depo.policies.base import Exchange, Reply, Request, Sampling
+from depo.records import Step, StopReason, Task, Trajectory, content_hash
+
+MALFORMED_OBSERVATION = "Your reply needs one Thought line and one Action line."
+"""What the agent sees after a reply without a readable action."""
+
+Asking = Generator[list[Request], list[list[Reply]], "list[Turn]"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one turn; `stop` is set where it ended the episode."""
+
+    observation: str
+    reward: float = 0.0
+    valid: bool = False
+    stop: StopReason | None = None
+    success: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What the agent saw, what it replied, what came of it."""
+
+    observation: str
+    reply: Reply
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What stays the same over all episodes of one task."""
+
+    task: Task
+    env: TextEnv
+    sampling: Sampling
+    max_steps: int
+    seed: int
+    policy: str
+    tokenizer: str
+
+
+def act(env: TextEnv, reply: Reply, turn: int, max_steps: int) -> Outcome:
+    """Carry out `reply` as turn number `turn` (from 1) in `env`.
+
+    A failure of the environment is an outcome too: it ends this episode and no other.
+    """
+    cut: StopReason | None = "max_steps" if turn >= max_steps else None
+    if reply.malformed:
+        return Outcome(MALFORMED_OBSERVATION, stop=cut)
+    try:
+        result = env.step(reply.action)
+        stop: StopReason | None = "terminated" if result.terminated else cut
+        if result.truncated:
+            stop = stop or "max_steps"
+        return Outcome(
+            observation=result.observation,
+            reward=float(result.reward),
+            valid=bool(result.info.get("valid", True)),
+            stop=stop,
+            success=bool(result.info.get("success", False)),
+        )
+    except Exception as error:
+        return failure(error)
+
+
+def failure(error: Exception) -> Outcome:
+    """The outcome of a turn in which the environment raised `error`."""
+    return Outcome("", stop="error", error=f"{type(error).__name__}: {error}")
+
+
+def request(setting: Setting, turns: list[Turn], observation: str, n: int, seeds: Iterator[int]) -> Request:
+    """Ask for `n` replies to `observation` after `turns`; `setting.env` must be in that state."""
+    return Request(
+        system=setting.env.system,
+        history=tuple(Exchange(turn.observation, turn.reply) for turn in turns),
+        observation=observation,
+        n=n,
+        sampling=setting.sampling,
+        seed=next(seeds),
+        env=setting.env,
+    )
+
+
+def roll_out(setting: Setting, turns: list[Turn], observation: str, seeds: Iterator[int]) -> Asking:
+    """Go on from `observation` to the end of the episode; `turns` and those that followed."""
+    turns = list(turns)
+    while not turns or turns[-1].outcome.stop is None:
+        ((reply,),) = yield [request(setting, turns, observation, 1, seeds)]
+        outcome = act(setting.env, reply, len(turns) + 1, setting.max_steps)
+        turns.append(Turn(observation, reply, outcome))
+        observation = outcome.observation
+    return turns
+
+
+def request_seeds(seed: int, task: Task, stride: int) -> Iterator[int]:
+    """Seeds of one task's requests, `stride` apart and below 2**31.
+
+    An engine gives the i-th reply to a request the seed `s + i`, so no two replies of one task
+    share a seed as long as no request asks for more than `stride`.
+    """
+    start = int(content_hash([seed, task.id], length=7), 16)
+    while True:
+        yield start
+        start = (start + stride) % 2**31
+
+
+def trajectory(setting: Setting, turns: list[Turn], index: int = 0, end: Outcome | None = None) -> Trajectory:
+    """The record of a finished episode; `end` is how it ended, where not with its last turn."""
+    last = end or turns[-1].outcome
+    assert last.stop is not None, "the episode is not over"
+    return Trajectory(
+        task=setting.task,
+        policy=setting.policy,
+        tokenizer=setting.tokenizer,
+        system=setting.env.system,
+        steps=tuple(_step(turn) for turn in turns),
+        reward=sum(turn.outcome.reward for turn in turns),
+        success=last.success,
+        stop_reason=last.stop,
+        error=last.error,
+        final_observation=last.observation,
+        index=index,
+        seed=setting.seed,
+    )
+
+
+def _step(turn: Turn) -> Step:
+    reply, outcome = turn.reply, turn.outcome
+    return Step(
+        observation=turn.observation,
+        text=reply.text,
+        thought=reply.thought,
+        action=reply.action,
+        reward=outcome.reward,
+        valid=outcome.valid,
+        malformed=reply.malformed,
+        num_tokens=reply.num_tokens,
+        input_tokens=reply.input_tokens,
+        token_ids=reply.token_ids,
+        logprob=reply.logprob,
+    )

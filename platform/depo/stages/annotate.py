@@ -1,0 +1,67 @@
+"""Annotation: trajectories become labelled samples in the student's tokens, thoughts shortened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from depo.config.base import ConfigError
+from depo.config.schema import AnnotationConfig, RephraseConfig
+from depo.data.labels import label_all
+from depo.data.rephrase import KeepThoughts, PolicyRephraser, Rephraser, SiblingRephraser, shorten
+from depo.data.samples import make_samples
+from depo.data.store import read_trajectories, write_table
+from depo.policies.chat import ChatRenderer
+from depo.records import Sample, Trajectory
+from depo.stages.base import Outcome
+
+SAMPLES = "samples.parquet"
+
+
+def annotate(
+    trajectories_dir: Path, config: AnnotationConfig, renderer: ChatRenderer, out_dir: Path
+) -> Outcome:
+    """Label, rephrase and tokenise a round into `out_dir/samples.parquet`.
+
+    Raises `ConfigError` where no desirable trajectory is left: nothing could be trained on it.
+    """
+    trajectories = read_trajectories(trajectories_dir)
+    labelled, counts = label_all(trajectories, config)
+    if not counts["desirable"]:
+        raise ConfigError(
+            f"annotation: none of {counts['trajectories']} trajectories in {trajectories_dir} is desirable; "
+            "lower kappa0, raise max_desirable_steps, or generate with a stronger policy"
+        )
+    desirable = [trajectory for trajectory, mark in labelled if mark == "D"]
+    rephraser = make_rephraser(config.rephrase, trajectories)
+    rewritten, steps_shortened = shorten(desirable, rephraser, lambda text: len(renderer.reply(text)) - 1)
+    shortened = {before.id: after for before, after in zip(desirable, rewritten, strict=True)}
+    samples = make_samples(labelled, shortened, renderer, config.seed)
+    write_table(out_dir / SAMPLES, samples, Sample)
+    metrics = {**counts, **_lengths(samples), "steps_shortened": steps_shortened}
+    return Outcome(rows=len(samples), metrics=metrics)
+
+
+def make_rephraser(config: RephraseConfig, trajectories: list[Trajectory]) -> Rephraser:
+    """The rephraser of a configuration; the offline one learns from `trajectories`."""
+    if config.kind == "none":
+        return KeepThoughts()
+    if config.kind == "rule" or config.endpoint is None:
+        return SiblingRephraser(trajectories)
+    from depo.policies.openai import OpenAIPolicy
+
+    return PolicyRephraser(OpenAIPolicy(config.endpoint, name=config.endpoint.model))
+
+
+def _lengths(samples: list[Sample]) -> dict[str, float]:
+    """Mean tokens and steps of desirable (each view) and undesirable samples."""
+    groups = {
+        "desirable_raw": [s for s in samples if s.label == "D" and s.view == "raw"],
+        "desirable_rephrased": [s for s in samples if s.label == "D" and s.view == "rephrased"],
+        "undesirable": [s for s in samples if s.label == "U" and s.view == "raw"],
+    }
+    lengths = {}
+    for name, group in groups.items():
+        n = max(len(group), 1)
+        lengths[f"{name}_tokens"] = sum(s.num_tokens for s in group) / n
+        lengths[f"{name}_steps"] = sum(s.num_steps for s in group) / n
+    return lengths

@@ -1,0 +1,66 @@
+"""The Ray cluster of a run: a running one where there is one, else one of this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import ray
+
+from depo.config.base import ConfigError
+from depo.config.schema import RuntimeConfig
+
+# One thread a worker: two threads on shared cores are slower than one.
+_WORKER_ENV = {
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+def connect(runtime: RuntimeConfig) -> None:
+    """Join or start the cluster; a second call does nothing.
+
+    Raises `ConfigError` where `runtime.ray_address` does not answer.
+    """
+    if ray.is_initialized():
+        return
+    os.environ.update({key: os.environ.get(key, value) for key, value in _WORKER_ENV.items()})
+    # A cluster of this machine needs no token, and one that switches itself on breaks jobs.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    address = runtime.ray_address or os.environ.get("RAY_ADDRESS")
+    runtime_env = {"env_vars": _WORKER_ENV}
+    common = {"runtime_env": runtime_env, "log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        ray.init(num_cpus=runtime.num_cpus, include_dashboard=has_dashboard(), **common)
+    else:
+        try:
+            ray.init(address=address, **common)
+        except ConnectionError as error:
+            raise ConfigError(
+                f"runtime.ray_address: no cluster answers at {address!r} ({error}); start one with "
+                "`ray start --head` or leave the key out"
+            ) from None
+    _quiet_data()
+
+
+def has_dashboard() -> bool:
+    """Ray Train reads its state from the dashboard; `ray[default]` brings it."""
+    return find_spec("aiohttp_cors") is not None
+
+
+def _quiet_data() -> None:
+    """Our own progress lines replace Ray Data's bars and logs."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def absolute(path: Path) -> str:
+    """A path that means the same in workers, whose working directory is another."""
+    return str(path.resolve())

@@ -1,0 +1,124 @@
+"""Training on Ray Train: `training.run.train` on every worker, its progress followed by the driver."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from depo.config.base import ConfigError
+from depo.config.schema import TrainingRuntime
+from depo.records import content_hash
+from depo.training.metrics import METRICS, read_metrics
+from depo.training.run import Checkpoints, TrainSpec, train
+
+Progress = Callable[[Mapping[str, Any]], None]
+
+_POLL_S = 0.5
+
+
+def run_training(spec: TrainSpec, storage: Path, progress: Progress) -> dict[str, float]:
+    """Train on Ray Train's workers, as `spec.runtime` says; the summary of `train`.
+
+    Ray's state and the checkpoints lie under `storage`, which all nodes must see, until the training
+    is done; called again after a crash with the same `spec` it goes on from the last checkpoint.
+    `progress` gets each row of the metrics as it is logged. Raises `ConfigError` for what `train`
+    refuses, `ray.train.TrainingFailedError` once workers failed more than `max_failures` times.
+    """
+    runtime = spec.runtime
+    name = f"train-{_identity(spec)}"
+    storage.mkdir(parents=True, exist_ok=True)
+    _forget_others(storage, name)
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"spec": spec, "folder": str((storage / name).resolve())},
+        torch_config=TorchConfig(backend="nccl" if runtime.use_gpu else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=runtime.num_workers,
+            use_gpu=runtime.use_gpu,
+            resources_per_worker=_resources(runtime),
+        ),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=str(storage.resolve()),
+            failure_config=ray.train.FailureConfig(max_failures=runtime.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    with _following(Path(spec.out_dir) / METRICS, progress):
+        outcome = trainer.fit().return_value
+    if "refused" in outcome:
+        raise ConfigError(outcome["refused"])
+    shutil.rmtree(storage / name)
+    return outcome
+
+
+def _work(config: dict[str, Any]) -> dict[str, Any]:
+    """The training loop of one worker."""
+    folder = Path(config["folder"])
+    first = ray.train.get_context().get_world_rank() == 0
+    last = ray.train.get_checkpoint()
+
+    def saved(step: int, path: Path) -> None:
+        ray.train.report(
+            {"step": step},
+            checkpoint=ray.train.Checkpoint.from_directory(str(path)) if first else None,
+            checkpoint_upload_mode=ray.train.CheckpointUploadMode.NO_UPLOAD,
+        )
+
+    checkpoints = Checkpoints(folder, Path(last.path) if last else None, saved)
+    try:
+        return dict(train(config["spec"], checkpoints=checkpoints))
+    except ConfigError as error:
+        # Raised by every rank alike, and again on every restart: an answer, not a failure.
+        return {"refused": str(error)}
+
+
+def _identity(spec: TrainSpec) -> str:
+    """A checkpoint serves only the very training, on as many ranks, that wrote it."""
+    fixed = dataclasses.replace(spec, runtime=TrainingRuntime())
+    ranks = [spec.runtime.num_workers, spec.runtime.deepspeed_stage]
+    settings = {f.name: getattr(fixed, f.name) for f in dataclasses.fields(fixed)}
+    return content_hash([settings | {"method": spec.method.model_dump(), "runtime": ranks}])
+
+
+def _resources(runtime: TrainingRuntime) -> dict[str, float]:
+    gpus = {"GPU": 1.0} if runtime.use_gpu else {}
+    return {"CPU": runtime.cpus_per_worker, **gpus}
+
+
+def _forget_others(storage: Path, name: str) -> None:
+    for other in storage.glob("train-*"):
+        if other.name != name:
+            shutil.rmtree(other)
+
+
+@contextmanager
+def _following(path: Path, progress: Progress) -> Iterator[None]:
+    """Hand each new row of a metrics file to `progress` while the block runs."""
+    stop = threading.Event()
+
+    def follow() -> None:
+        step = -1.0
+        finished = False
+        while not finished:
+            finished = stop.wait(_POLL_S)
+            for row in read_metrics(path):
+                if row["step"] > step:
+                    step = row["step"]
+                    progress(row)
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

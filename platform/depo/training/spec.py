@@ -1,0 +1,41 @@
+"""What a training is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from depo.config.schema import MethodConfig, TrainingRuntime
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """What a training reads, computes and writes."""
+
+    method: MethodConfig
+    model_dir: str
+    """Full weights and tokenizer of the policy it starts from; the reference of KTO and DEPO."""
+    samples: str
+    """Parquet file of `Sample`."""
+    reference: str | None
+    """Parquet file of `ReferenceLogProbs` of `model_dir` on these samples; None for sft."""
+    out_dir: str
+    dtype: str
+    max_length: int
+    full_parameters: bool = False
+    """Train all weights instead of a LoRA adapter (sft only)."""
+    observation_weight: float = 0.0
+    """Loss weight of tokens that are not the agent's (sft only)."""
+    runtime: TrainingRuntime = field(default_factory=TrainingRuntime)
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where a training that can resume keeps its state; every rank holds the same."""
+
+    folder: Path
+    resume_from: Path | None
+    """A checkpoint below `folder`, or None to start anew."""
+    saved: Callable[[int, Path], None]
+    """Called on every rank with step and path of each checkpoint that all ranks have written."""

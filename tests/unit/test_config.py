@@ -1,0 +1,80 @@
+"""Configuration: strict, with errors that name the key and the mend."""
+
+from pathlib import Path
+
+import pytest
+
+from depo.config.base import ConfigError, apply_overrides
+from depo.config.load import dump_config, load_config, parse_config
+
+CONFIGS = sorted((Path(__file__).parents[2] / "experiments" / "configs").glob("*.yaml"))
+MINIMAL = {
+    "name": "x",
+    "rounds": [{"name": "teacher", "policy": {"kind": "teacher"}}],
+    "methods": {"bc": {"objective": "sft", "init": "student"}},
+}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configurations_parse_and_read_back_equal(path, tmp_path):
+    config = load_config(path)
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(dump_config(config))
+    assert load_config(copy) == config
+
+
+def test_there_are_shipped_configurations():
+    assert {"babyai-tiny", "babyai-tiny-published"} <= {path.stem for path in CONFIGS}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("evaluation.taks=3", "evaluation.taks: unknown key; did you mean 'tasks'?"),
+        ("methods.bc.learning_rte=1", "methods.bc.learning_rte: unknown key; did you mean 'learning_rate'?"),
+        ("methods.bc.beta=-1", "methods.bc.beta: input should be greater than 0, not -1"),
+        ("methods.bc.init=bcc", "methods.bc.init: 'bcc' is not defined; known: student"),
+        ("methods.bc.samples=web", "methods.bc.samples: 'web' is not defined; known: teacher"),
+        ("methods.bc.alpha_steps=1", "methods.bc: alpha_tokens and alpha_steps belong to objective 'depo'; set them to 0"),
+        ("annotation.teacher.kappa2=0.95", "annotation.teacher: needs kappa2 <= kappa1 <= kappa0; reorder the thresholds"),
+        ("annotation.other={}", "annotation.other: 'other' is not defined; known: teacher"),
+        ("name=../x", "name: string should match pattern"),
+        ("sweep={grid: {alpha: [1]}, method: bc}", "sweep.grid: 'alpha' is not defined"),
+        ("methods.report={objective: sft, init: student}", "methods.report: the name is taken"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_one_line_with_key_and_mend(override, message):
+    with pytest.raises(ConfigError) as caught:
+        parse_config(apply_overrides(MINIMAL, [override]))
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_round_acting_by_a_policy_trained_on_it_is_a_circle():
+    values = apply_overrides(MINIMAL, ["methods.bc.samples=own"])
+    values["rounds"] = [*values["rounds"], {"name": "own", "policy": {"kind": "engine", "model": "bc"}}]
+    with pytest.raises(ConfigError, match="needs itself"):
+        parse_config(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [1", "line"), ("- a", "holds no mapping"), (None, "cannot be read")],
+)
+def test_an_unreadable_file_is_named(tmp_path, text, message):
+    path = tmp_path / "c.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+
+
+def test_overrides_are_yaml_and_leave_the_original_alone():
+    before = {"a": {"b": 1}}
+    assert apply_overrides(before, ["a.c=[1, 2]", "d.e=x"]) == {"a": {"b": 1, "c": [1, 2]}, "d": {"e": "x"}}
+    assert before == {"a": {"b": 1}}
+    with pytest.raises(ConfigError, match=r"key\.path=value"):
+        apply_overrides(before, ["a.b"])
+    with pytest.raises(ConfigError, match="is a value, not a section"):
+        apply_overrides(before, ["a.b.c=1"])

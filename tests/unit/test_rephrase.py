@@ -1,0 +1,90 @@
+"""Rephrasing: shorter thoughts, the same actions."""
+
+from builders import said, trajectory
+
+from depo.data.rephrase import KeepThoughts, PolicyRephraser, SiblingRephraser, sentences, shorten
+from depo.policies.base import Reply, parse_reply
+
+
+def words(text: str) -> int:
+    return len(text.split())
+
+
+LONG = "I must think about this. The red ball is 3 ahead. Let me go there now."
+SHORT = "The red ball is 3 ahead."
+
+
+def test_a_shorter_sibling_thought_replaces_the_longer_one():
+    episodes = [trajectory([said("A b c d e f.")]), trajectory([said("A b.")], index=1)]
+    (first, second), count = shorten(episodes, SiblingRephraser(episodes), words)
+    assert first.steps[0].thought == "A b."
+    assert second == episodes[1]
+    assert count == 1
+
+
+def test_a_sentence_that_stood_alone_elsewhere_stands_for_the_thought():
+    episodes = [trajectory([said(LONG)], seed=1), trajectory([said(SHORT)], seed=2)]
+    (first, _), _ = shorten(episodes, SiblingRephraser(episodes), words)
+    assert first.steps[0].thought == SHORT
+    assert first.steps[0].text == f"Thought: {SHORT}\nAction: go to red ball 1"
+
+
+def test_a_sentence_that_stood_alone_before_another_action_does_not():
+    episodes = [trajectory([said(LONG)], seed=1), trajectory([said(SHORT, "turn left")], seed=2)]
+    (first, _), count = shorten(episodes, SiblingRephraser(episodes), words)
+    assert first.steps[0].thought == LONG
+    assert count == 0
+
+
+def test_actions_order_and_outcome_never_change():
+    episodes = [trajectory([said(LONG), said("Hm. " + SHORT)]), trajectory([said(SHORT)], seed=2)]
+    rewritten, _ = shorten(episodes, SiblingRephraser(episodes), words)
+    for before, after in zip(episodes, rewritten, strict=True):
+        assert [s.action for s in after.steps] == [s.action for s in before.steps]
+        assert (after.reward, after.success, after.task) == (before.reward, before.success, before.task)
+
+
+def test_a_changed_step_forgets_the_ids_of_its_old_text():
+    old = said(LONG, token_ids=(1, 2, 3), logprob=-4.0)
+    episodes = [trajectory([old], seed=1), trajectory([said(SHORT)], seed=2)]
+    (first, _), _ = shorten(episodes, SiblingRephraser(episodes), words)
+    assert (first.steps[0].token_ids, first.steps[0].logprob) == ((), None)
+    assert first.steps[0].num_tokens == words(first.steps[0].text)
+
+
+class Scripted:
+    """A policy that answers every request with one text."""
+
+    name = "scripted"
+    tokenizer_fingerprint = ""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def sample(self, requests):
+        thought, action, malformed = parse_reply(self.text)
+        return [[Reply(self.text, thought, action, malformed, words(self.text))] for _ in requests]
+
+
+def test_an_endpoint_may_shorten_but_not_smuggle_in_an_action():
+    episodes = [trajectory([said(LONG)])]
+    (shorter,), _ = shorten(episodes, PolicyRephraser(Scripted("Ball ahead.")), words)
+    assert shorter.steps[0].thought == "Ball ahead."
+    (kept,), count = shorten(episodes, PolicyRephraser(Scripted("Ok.\nAction: drop\nAction: drop")), words)
+    assert kept.steps[0].action == "go to red ball 1"
+    assert count <= 1
+
+
+def test_a_longer_or_empty_proposal_is_refused():
+    episodes = [trajectory([said("Ball ahead.")])]
+    for text in ("A much longer thought about the ball.", ""):
+        assert shorten(episodes, PolicyRephraser(Scripted(text)), words) == (episodes, 0)
+
+
+def test_keeping_thoughts_changes_nothing():
+    episodes = [trajectory([said(LONG)])]
+    assert shorten(episodes, KeepThoughts(), words) == (episodes, 0)
+
+
+def test_sentences_split_at_their_ends():
+    assert sentences("A b. C d! E?  ") == ["A b.", "C d!", "E?"]

@@ -1,0 +1,76 @@
+"""Samples: the mask covers the agent's own tokens and nothing else; KL partners are fixed by the data."""
+
+import random
+
+from builders import renderer, said, trajectory
+
+from depo.data.samples import make_sample, make_samples, name_kl_partners, tokens_of
+
+
+def own_text(sample) -> str:
+    ids = [t for t, own in zip(sample.token_ids, sample.agent_mask, strict=True) if own]
+    return renderer().tokenizer.decode(ids)
+
+
+def test_the_mask_covers_replies_and_their_ends_only():
+    episode = trajectory([said("One.", "turn left"), said("Two.", "drop", observation="A door.")])
+    sample = make_sample(episode, "D", "raw", renderer())
+    assert own_text(sample) == "Thought: One.\nAction: turn left<|end|>Thought: Two.\nAction: drop<|end|>"
+    text = renderer().tokenizer.decode(list(sample.token_ids))
+    assert text == (
+        "<|system|>Act.<|end|><|user|>You see: red ball 1.<|end|><|assistant|>Thought: One.\nAction: turn left"
+        "<|end|><|user|>A door.<|end|><|assistant|>Thought: Two.\nAction: drop<|end|>"
+    )
+    assert sum(sample.agent_mask[: sample.prompt_length]) == 0
+    assert sample.agent_mask[sample.prompt_length] == 1
+    assert sample.num_tokens == sum(sample.agent_mask) - 2
+
+
+def test_generated_ids_are_kept_as_they_were():
+    # 'a' + 'b' as two ids that the tokenizer itself would also make, then an id it would not repeat.
+    ids = (*renderer().reply("Thought: x\nAction: y")[:-1], 0, renderer().end_of_turn)
+    episode = trajectory([said("x", "y", token_ids=ids)], tokenizer=renderer().fingerprint)
+    tokens, mask, prompt, _ = tokens_of(episode, renderer())
+    assert tuple(tokens[prompt:]) == ids
+    foreign = trajectory([said("x", "y", token_ids=ids)], tokenizer="another")
+    assert tuple(tokens_of(foreign, renderer())[0][prompt:]) == renderer().reply("Thought: x\nAction: y")
+
+
+def test_a_reply_cut_by_the_token_limit_is_closed_but_not_trained_to_end():
+    ids = renderer().reply("Thought: x\nAction: y")[:-1]
+    episode = trajectory([said("x", "y", token_ids=ids), said("z")], tokenizer=renderer().fingerprint)
+    tokens, mask, prompt, _ = tokens_of(episode, renderer())
+    end = prompt + len(ids)
+    assert (tokens[end], mask[end]) == (renderer().end_of_turn, 0)
+
+
+def test_kl_partners_do_not_depend_on_order_and_are_of_another_task():
+    labelled = [(trajectory([said(f"Thought {n}.")], seed=n % 4), "DU"[n % 2]) for n in range(12)]
+    samples = make_samples(labelled, {}, renderer(), seed=3)
+    task_of = {s.id: s.task_id for s in samples}
+    view_of = {s.id: s.view for s in samples}
+    for sample in samples:
+        assert task_of[sample.kl_partner] != sample.task_id
+        assert view_of[sample.kl_partner] == sample.view
+    shuffled = random.Random(1).sample(samples, len(samples))
+    again = {s.id: s.kl_partner for s in name_kl_partners(shuffled, seed=3)}
+    assert again == {s.id: s.kl_partner for s in samples}
+    other = {s.id: s.kl_partner for s in name_kl_partners(samples, seed=4)}
+    assert other != again
+
+
+def test_partners_exist_even_for_one_task_or_one_sample():
+    one_task = make_samples([(trajectory([said(t)]), "D") for t in "ab"], {}, renderer(), seed=0)
+    assert all(s.kl_partner != s.id for s in one_task)
+    alone = [s for s in make_samples([(trajectory(1), "D")], {}, renderer(), seed=0) if s.view == "raw"]
+    assert alone[0].kl_partner == alone[0].id
+
+
+def test_both_views_are_complete_and_differ_in_desirable_thoughts_only():
+    long, short = trajectory([said("A long thought.")]), trajectory([said("Short.")])
+    bad = trajectory([said("A bad thought.")], reward=0.8)
+    samples = make_samples([(long, "D"), (bad, "U")], {long.id: short}, renderer(), seed=0)
+    texts = {(s.label, s.view): own_text(s) for s in samples}
+    assert "A long thought." in texts["D", "raw"]
+    assert "Short." in texts["D", "rephrased"]
+    assert texts["U", "raw"] == texts["U", "rephrased"]
