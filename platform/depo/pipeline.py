@@ -21,6 +21,7 @@ from depo.config.base import ConfigError
 from depo.config.load import dump_config
 from depo.config.schema import AnnotationConfig, EngineConfig, ExperimentConfig, MethodConfig, RoundConfig
 from depo.data.store import write_atomic
+from depo.envs.registry import make_env
 from depo.graph import Experiment, Node, derived_seed, reference_key, runs_dir
 from depo.records import Manifest
 from depo.stages import base
@@ -58,6 +59,7 @@ def run(
             f"{experiment.run_dir}: all {len(names)} stages are done with this configuration; nothing to run"
         )
         return 0
+    check(experiment.config)
     with _locked(experiment.run_dir):
         write_atomic(experiment.run_dir / "config.yaml", dump_config(experiment.config))
         skipped = len(names) - len(pending)
@@ -70,6 +72,22 @@ def run(
             for group in _groups(pending):
                 _run_group(group, mirror.stage, announce)
     return len(pending)
+
+
+def check(config: ExperimentConfig) -> None:
+    """What a parsed configuration can still get wrong, before anything is written.
+
+    Raises `ConfigError` for an unknown environment, level or option, and for a model path that is
+    not there.
+    """
+    make_env(config.env.id, config.env.options)
+    model = config.student.model
+    looks_local = model.startswith((".", "/", "~")) or model.count("/") > 1
+    if looks_local and not (Path(model) / "config.json").is_file():
+        raise ConfigError(
+            f"student.model: no model at {model!r} (no config.json there); give a folder that "
+            "`save_pretrained` wrote, a hub id, or 'tiny'"
+        )
 
 
 def run_sweep(config: ExperimentConfig, announce: Callable[[str], None] = print) -> list[dict[str, Any]]:
@@ -146,7 +164,7 @@ def _groups(pending: list[Node]) -> Iterator[list[Node]]:
 def _student(experiment: Experiment) -> None:
     config = experiment.config
     if config.student.model != "tiny":
-        identity = {"model": config.student.model, "files": _files(config.student.model)}
+        identity: dict[str, Any] = {"model": config.student.model, "files": _files(config.student.model)}
         body = partial(bodies.check_student, config.student.model)
         experiment.add("student", "student", "student", identity, [], body=body)
         return

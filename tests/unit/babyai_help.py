@@ -8,7 +8,8 @@ from depo.records import Task
 DEMO = ("GoToObjS6-v1", "OpenRedDoor", "GoToRedBallGrey", "GoToRedBall", "GoToLocalS6N3")
 HARD = (
     "PutNextLocalS6N4", "PutNextS7N4Carrying", "UnlockLocalDist", "KeyInBox", "BlockedUnlockPickup",
-    "GoToSeqS5R2", "PickupDistDebug", "OpenDoorsOrderN4Debug", "MiniBossLevel", "SynthLoc", "MoveTwoAcrossS5N2",
+    "GoToSeqS5R2", "PickupDistDebug", "OpenDoorsOrderN4Debug", "MiniBossLevel", "SynthLoc",
+    "MoveTwoAcrossS5N2",
 )  # fmt: skip
 
 

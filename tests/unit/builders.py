@@ -15,7 +15,9 @@ TEMPLATE = (
 )
 
 
-def step(observation="You see: red ball 1.", thought="It is near.", action="go to red ball 1", **changes) -> Step:
+def step(
+    observation="You see: red ball 1.", thought="It is near.", action="go to red ball 1", **changes
+) -> Step:
     """One turn; any field may be changed."""
     values = {
         "observation": observation,

@@ -8,7 +8,11 @@ from depo.records import Episode, ReferenceLogProbs, Sample, Trajectory
 
 EXAMPLES = {
     Trajectory: trajectory(
-        [said("Éa.", token_ids=(1, 2), logprob=-1.5)], nodes=(1, 4), visits=(3, 1), values=(0.5, 0.25), index=2
+        [said("Éa.", token_ids=(1, 2), logprob=-1.5)],
+        nodes=(1, 4),
+        visits=(3, 1),
+        values=(0.5, 0.25),
+        index=2,
     ),
     Sample: Sample(
         "s", "t", "k", "babyai", "L", "p", "D", "raw", 0.9, True, 1, 2, (5, 6, 7), (0, 1, 1), 1, "s"

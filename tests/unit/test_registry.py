@@ -24,6 +24,7 @@ def test_an_environment_is_made_by_id_or_by_import_path():
         ("babyai", {"levels": [41]}, "env.options.levels: 41 is no level number; use 1 to 40"),
         ("babyai", {"levels": "GoToRedBall"}, "env.options.levels: give a list"),
         ("babyai", {"levels": []}, "env.options.levels: give a list"),
+        ("babyai", {"levels": 7}, "env.options.levels: give a list"),
         ("babyai", {"levels": [1.5]}, "neither a level's name nor its number"),
         ("babyai", {"instructions": "long"}, "env.options.instructions: give 'full' or 'brief'"),
         ("babyai", {"show_actions": "no"}, "env.options.show_actions: give true or false"),

@@ -18,8 +18,9 @@ def test_the_mask_covers_replies_and_their_ends_only():
     assert own_text(sample) == "Thought: One.\nAction: turn left<|end|>Thought: Two.\nAction: drop<|end|>"
     text = renderer().tokenizer.decode(list(sample.token_ids))
     assert text == (
-        "<|system|>Act.<|end|><|user|>You see: red ball 1.<|end|><|assistant|>Thought: One.\nAction: turn left"
-        "<|end|><|user|>A door.<|end|><|assistant|>Thought: Two.\nAction: drop<|end|>"
+        "<|system|>Act.<|end|><|user|>You see: red ball 1.<|end|>"
+        "<|assistant|>Thought: One.\nAction: turn left<|end|><|user|>A door.<|end|>"
+        "<|assistant|>Thought: Two.\nAction: drop<|end|>"
     )
     assert sum(sample.agent_mask[: sample.prompt_length]) == 0
     assert sample.agent_mask[sample.prompt_length] == 1
@@ -27,10 +28,10 @@ def test_the_mask_covers_replies_and_their_ends_only():
 
 
 def test_generated_ids_are_kept_as_they_were():
-    # 'a' + 'b' as two ids that the tokenizer itself would also make, then an id it would not repeat.
+    # An id in the middle that the text alone would not give back.
     ids = (*renderer().reply("Thought: x\nAction: y")[:-1], 0, renderer().end_of_turn)
     episode = trajectory([said("x", "y", token_ids=ids)], tokenizer=renderer().fingerprint)
-    tokens, mask, prompt, _ = tokens_of(episode, renderer())
+    tokens, _, prompt, _ = tokens_of(episode, renderer())
     assert tuple(tokens[prompt:]) == ids
     foreign = trajectory([said("x", "y", token_ids=ids)], tokenizer="another")
     assert tuple(tokens_of(foreign, renderer())[0][prompt:]) == renderer().reply("Thought: x\nAction: y")

@@ -149,10 +149,10 @@ def test_candidates_differ_and_keep_the_rates():
 
 
 def test_the_shortest_sentence_of_a_thought_is_its_core():
-    env = brief_env(*DEMO, "UnlockLocalDist", "PutNextLocalS6N4", "Open")
+    env = brief_env(*DEMO, "PutNextLocalS6N4", "UnlockLocalDist")
     bare, wordy = (TeacherPolicy(TeacherConfig(wordiness=w, waste=0.3, mistakes=0.2)) for w in (0, 1))
     cores, thoughts = set(), []
-    for i, t in enumerate(env.tasks("train", 120)):
+    for i, t in enumerate(env.tasks("train", 84)):
         cores |= {reply.thought for _, reply, _ in play(bare, env, t, 10, seed=i)[0]}
         thoughts += [reply.thought for _, reply, _ in play(wordy, env, t, 10, seed=i)[0]]
     assert max(len(re.findall(r"\w+", core)) for core in cores) <= CORE_WORDS

@@ -41,14 +41,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def apply_overrides(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """`values` with `a.b=c` overrides laid over it; `c` is read as YAML. `values` is not changed."""
+    """`values` with `a.b=c` overrides laid over it; `values` itself is not changed.
+
+    `c` is read as YAML; `@file` stands for the mapping in a YAML file.
+    """
     result = dict(values)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise ConfigError(f"--set {override}: write it as key.path=value")
         try:
-            value = yaml.safe_load(text)
+            value = read_yaml(Path(text[1:])) if text.startswith("@") else yaml.safe_load(text)
         except yaml.YAMLError:
             raise ConfigError(f"--set {key}: {text!r} is not a YAML value; quote it") from None
         result = set_key(result, key, value)
@@ -56,16 +59,29 @@ def apply_overrides(values: dict[str, Any], overrides: list[str]) -> dict[str, A
 
 
 def set_key(values: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """A copy of `values` in which the dotted `key` is `value`."""
-    head, _, rest = key.partition(".")
-    if not rest:
-        return {**values, head: value}
-    inner = values.get(head)
+    """A copy of `values` in which the dotted `key` is `value`; a number picks an entry of a list.
+
+    Raises `ConfigError` where the path leads through a plain value or past a list's end.
+    """
+    return _set(values, key.split("."), value, key)
+
+
+def _set(inner: Any, path: list[str], value: Any, key: str) -> Any:
+    if not path:
+        return value
+    head, rest = path[0], path[1:]
+    if isinstance(inner, list):
+        if not head.isdigit() or int(head) >= len(inner):
+            raise ConfigError(f"{key}: {head!r} picks no entry of a list of {len(inner)}; count from 0")
+        at = int(head)
+        return [*inner[:at], _set(inner[at], rest, value, key), *inner[at + 1 :]]
     if inner is None:
         inner = {}
     if not isinstance(inner, dict):
-        raise ConfigError(f"{key}: {head!r} is a value, not a section; drop what follows the dot")
-    return {**values, head: set_key(inner, rest, value)}
+        raise ConfigError(
+            f"{key}: what stands before {head!r} is a value, not a section; drop what follows the dot"
+        )
+    return {**inner, head: _set(inner.get(head), rest, value, key)}
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:

@@ -64,7 +64,7 @@ class TinyConfig(Strict):
     teacher: TeacherConfig = TeacherConfig()
     learning_rate: Positive = 2.5e-3
     epochs: Positive = 1.0
-    batch_size: Count = 32
+    batch_size: Count = 16
     """Episodes a step, over all workers."""
     observation_weight: Fraction = 0.1
     """Loss weight of tokens that are not the agent's; 0 trains on the agent's tokens alone."""

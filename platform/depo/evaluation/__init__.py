@@ -1,1 +1,1 @@
-
+"""Metrics of evaluation episodes, their intervals, and `results.json`."""

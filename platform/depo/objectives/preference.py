@@ -36,8 +36,10 @@ def kto_loss(
     given), `gradient_weight` (`|d loss / d policy_logp|`: how strongly the sample pulls).
     """
     log_ratio = policy_logp - ref_logp
-    sign = torch.where(desirable, 1.0, -1.0).to(log_ratio.dtype)
-    scale = torch.where(desirable, lambda_desirable, lambda_undesirable).to(log_ratio.dtype)
+    sign = torch.where(desirable, log_ratio.new_tensor(1.0), log_ratio.new_tensor(-1.0))
+    scale = torch.where(
+        desirable, log_ratio.new_tensor(lambda_desirable), log_ratio.new_tensor(lambda_undesirable)
+    )
     margin = beta * sign * (log_ratio - kl.detach())
     losses = scale * torch.sigmoid(-margin)
     with torch.no_grad():

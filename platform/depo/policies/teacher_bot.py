@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 import numpy as np
-from minigrid.envs.babyai.core.verifier import PutNextInstr
+from minigrid.envs.babyai.core.verifier import AfterInstr, PutNextInstr, SeqInstr
 from minigrid.utils.baby_ai_bot import BabyAIBot
 
 _MOST_REWRITES = 60
@@ -47,6 +47,16 @@ class GuardedBot(BabyAIBot):
         instr = env.world.instrs
         if isinstance(instr, PutNextInstr) and env.world.carrying in instr.desc_move.obj_set:
             del self.stack[-2:]  # it holds what it would go to fetch
+
+    def _process_instr(self, instr: Any) -> None:
+        """As the stock bot's, which takes on what is done already too."""
+        if not isinstance(instr, SeqInstr):
+            super()._process_instr(instr)
+            return
+        last_first = [(instr.instr_b, instr.b_done), (instr.instr_a, instr.a_done)]  # type: ignore[attr-defined]
+        for part, done in reversed(last_first) if isinstance(instr, AfterInstr) else last_first:
+            if done != "success":
+                self._process_instr(part)
 
     def replan(self, action_taken: Any = None) -> int:
         self.stack.added = 0

@@ -154,10 +154,11 @@ def _first_success(env: Any, here: Any, actions: list[str]) -> str:
 def _in_text(env: Any, states: list[Any], strolls: bool) -> tuple[str, ...]:
     """The fewest text actions that lead along `states`, from the first to success.
 
-    Breadth first over states, the `_BEAM` latest of each layer: from each, every available action is tried, and one that lands on a
-    later state is an edge. Every low-level step has a text action of its own, so there is a way.
-    Without `strolls` there is no going to things that the mission does not name: in one room such
-    a walk finds the target by luck alone, where a turn looks for it.
+    Breadth first over states, the `_BEAM` latest of each layer: from each, every available action
+    is tried, and one that lands on a later state is an edge. Every low-level step has a text
+    action of its own, so there is a way. Without `strolls` there is no going to things that the
+    mission does not name: in one room such a walk finds the target by luck alone, where a turn
+    looks for it.
     """
     index = {state.core: i for i, state in enumerate(states)}
     came: dict[int, tuple[int, str]] = {0: (-1, "")}

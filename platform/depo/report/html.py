@@ -126,7 +126,7 @@ def _provenance(
     facts = {
         "git revision": ", ".join(revisions) or "not a checkout",
         "seeds": ", ".join(f"{name} {seed}" for name, seed in seeds.items()),
-        "report written on": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
     }
     given = {str(key): value for key, value in results["provenance"].items()}
     return facts | {key: tables.plain(v) for key, v in given.items() if isinstance(v, (str, int, float))}

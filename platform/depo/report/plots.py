@@ -160,7 +160,7 @@ def training_curves(
         columns = min(3, len(drawn))
         rows = -(-len(drawn) // columns)
         spacing = ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.08)
-        figure = Figure(figsize=(3.8 * columns, 2.75 * rows), layout=spacing)
+        figure = Figure(figsize=(11.4, 2.75 * rows), layout=spacing)
         for axes, (title, lines) in zip(
             figure.subplots(rows, columns, squeeze=False).flat, drawn, strict=False
         ):

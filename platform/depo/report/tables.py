@@ -162,22 +162,19 @@ def headline(results: Mapping[str, Any]) -> tuple[str, list[tuple[str, Cell]]]:
 def stage_tables(
     manifests: Sequence[Mapping[str, Any]], kinds: Sequence[str]
 ) -> tuple[list[str], list[list[str]]]:
-    """(header, rows) of the stages whose name starts with one of `kinds`: rows, errors, scalar metrics."""
+    """(header, rows): a column for each stage whose name starts with one of `kinds`, a row a measure."""
     chosen = [m for m in manifests if m["stage"].split()[0] in kinds]
-    flat = [_scalars(m["metrics"]) for m in chosen]
-    keys = list(dict.fromkeys(key for values in flat for key in values))
-    header = ["stage", "rows", "errors", *(key.replace("_", " ") for key in keys)]
-    rows = [
-        [m["stage"], str(m["rows"]), str(m["errors"]), *(plain(values.get(key)) for key in keys)]
-        for m, values in zip(chosen, flat, strict=True)
-    ]
-    return header, rows
+    columns = [{"rows": m["rows"], "errors": m["errors"], **_scalars(m["metrics"])} for m in chosen]
+    keys = dict.fromkeys(key for column in columns for key in column)
+    rows = [[key.replace("_", " "), *(plain(column.get(key)) for column in columns)] for key in keys]
+    return ["", *(m["stage"] for m in chosen)], rows
 
 
 def sweep_table(trials: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """(header, rows) of trials `{"params": {...}, "metrics": {...}}`."""
+    """(header, rows) of trials `{"params": {...}, "metrics": {...}}`; metrics of the training left out."""
     params = list(dict.fromkeys(key for trial in trials for key in trial["params"]))
-    metrics = list(dict.fromkeys(key for trial in trials for key in _scalars(trial["metrics"])))
+    found = dict.fromkeys(key for trial in trials for key in _scalars(trial["metrics"]))
+    metrics = [key for key in found if not key.startswith("train/")]
     rows = [
         [
             *(plain(trial["params"].get(key)) for key in params),

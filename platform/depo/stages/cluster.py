@@ -6,6 +6,7 @@ import logging
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -34,7 +35,11 @@ def connect(runtime: RuntimeConfig) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     address = runtime.ray_address or os.environ.get("RAY_ADDRESS")
     runtime_env = {"env_vars": _WORKER_ENV}
-    common = {"runtime_env": runtime_env, "log_to_driver": False, "logging_level": logging.ERROR}
+    common: dict[str, Any] = {
+        "runtime_env": runtime_env,
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+    }
     if address is None:
         ray.init(num_cpus=runtime.num_cpus, include_dashboard=has_dashboard(), **common)
     else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ class RolloutWorker:
     def run(self, job: RolloutJob, tasks: Sequence[Task]) -> None:
         """Do `tasks` of `job` and write their shards."""
         policy = self._serve(job)
-        running: dict[str, tuple[Task, TextEnv]] = {}
+        running: dict[Hashable, tuple[Task, TextEnv]] = {}
 
         def searches() -> Iterator[tuple[str, Any]]:
             for task in tasks:
@@ -189,7 +189,7 @@ def run_jobs(
     stage: str,
 ) -> None:
     """Run what is left of `jobs` on a pool of actors. Needs a connected Ray cluster."""
-    blocks = []
+    blocks: list[dict[str, Any]] = []
     for number, job in enumerate(jobs):
         finished = finished_tasks(Path(job.out_dir))
         left = [index for index, task in enumerate(job.tasks) if task.id not in finished]
@@ -202,7 +202,7 @@ def run_jobs(
     board = Board.remote()  # type: ignore[attr-defined]
     # One dataset block is one block of work, since that is what is done again after a lost actor.
     dataset = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map(
-        RolloutWorker,
+        RolloutWorker,  # type: ignore[arg-type]  # Ray constructs callable classes itself
         fn_constructor_args=(WorkerSettings(env, student, runtime, board), jobs),
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors),
         num_cpus=runtime.num_cpus,

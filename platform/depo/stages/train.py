@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -17,11 +18,19 @@ from depo.config.base import ConfigError
 from depo.config.schema import TrainingRuntime
 from depo.records import content_hash
 from depo.training.metrics import METRICS, read_metrics
-from depo.training.run import Checkpoints, TrainSpec, train
+from depo.training.run import Checkpoints, TrainSpec, load_table, train
+from depo.training.trainer import batching
 
 Progress = Callable[[Mapping[str, Any]], None]
 
 _POLL_S = 0.5
+
+_RAY_SETTINGS = {
+    # How soon the end of the workers is seen.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    # Workers import for long where a machine is busy.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+}
 
 
 def run_training(spec: TrainSpec, storage: Path, progress: Progress) -> dict[str, float]:
@@ -33,11 +42,19 @@ def run_training(spec: TrainSpec, storage: Path, progress: Progress) -> dict[str
     refuses, `ray.train.TrainingFailedError` once workers failed more than `max_failures` times.
     """
     runtime = spec.runtime
+    # Asked here too, since an answer from the workers takes their start.
+    batching(spec.method.batch_size, runtime.device_batch_size, runtime.num_workers)
+    load_table(spec)
     name = f"train-{_identity(spec)}"
     storage.mkdir(parents=True, exist_ok=True)
+    for key, value in _RAY_SETTINGS.items():
+        os.environ.setdefault(key, value)
+    if not runtime.use_gpu:
+        # A process that watches for a cloud's notice of reclaiming a node; a lost worker restarts anyway.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     _forget_others(storage, name)
-    trainer = TorchTrainer(
-        _work,
+    trainer: Any = TorchTrainer(
+        _work,  # type: ignore[arg-type]
         train_loop_config={"spec": spec, "folder": str((storage / name).resolve())},
         torch_config=TorchConfig(backend="nccl" if runtime.use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(

@@ -1,1 +1,1 @@
-
+"""MLflow as a mirror of what the run directory holds."""

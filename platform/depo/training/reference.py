@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from depo.training.collator import pad
 from depo.training.dataset import kl_pair
@@ -27,6 +28,7 @@ class ReferenceScorer:
     """
 
     def __init__(self, model_dir: str, dtype: str) -> None:
+        disable_progress_bar()
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model: Any = AutoModelForCausalLM.from_pretrained(model_dir, dtype=getattr(torch, dtype))
         self._model = model.to(self._device).eval()

@@ -37,19 +37,16 @@ def train(
 
     trainer, tokenizer = build_trainer(spec, table, steps, checkpoints)
     resumed = checkpoints.resume_from if checkpoints else None
-    log = MetricsLog(
-        Path(spec.out_dir) / METRICS,
-        int(resumed.name.rpartition("-")[2]) if resumed else 0,
-        len(table.rows),
-        spec.method.batch_size,
-        report,
-    )
+    resumed_at = int(resumed.name.rpartition("-")[2]) if resumed else 0
+    metrics = Path(spec.out_dir) / METRICS
+    log = MetricsLog(metrics, resumed_at, len(table.rows), spec.method.batch_size, report)
     trainer.add_callback(log)
     ready = time.monotonic()
     trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
     trained = time.monotonic()
     save_policy(trainer, tokenizer, spec.model_dir, spec.dtype, Path(spec.out_dir))
     return _summary(table, steps, log.last) | {
+        "resumed_at": resumed_at,
         "seconds_starting": ready - started,
         "seconds_training": trained - ready,
         "seconds_saving": time.monotonic() - trained,
@@ -90,8 +87,11 @@ def _prepare_process(spec: TrainSpec) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import torch
+    from transformers.utils.logging import disable_progress_bar
 
     from depo.training.build import sharded
+
+    disable_progress_bar()
 
     runtime = spec.runtime
     if not runtime.use_gpu:

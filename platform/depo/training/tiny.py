@@ -99,6 +99,9 @@ def make_tiny(config: TinyConfig, texts: Iterable[str], max_length: int, seed: i
     `texts` are what the student will read and write: system prompts, observations and replies,
     without the chat template. Raises `ConfigError` where there is none.
     """
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
     tokenizer = make_tokenizer(config.vocab_size, texts)
     model = make_model(config, tokenizer, max_length, seed)
     out_dir.mkdir(parents=True, exist_ok=True)

@@ -46,7 +46,7 @@ class BabyAIEnv:
         show_actions: bool = True,
         instructions: Literal["full", "brief"] = "full",
     ) -> None:
-        if isinstance(levels, str) or not levels:
+        if isinstance(levels, str) or not isinstance(levels, Sequence) or not levels:
             raise ConfigError("levels: give a list of one level or more, such as [GoToRedBall]")
         if not isinstance(show_actions, bool):
             raise ConfigError(f"show_actions: give true or false, not {show_actions!r}")
@@ -56,9 +56,6 @@ class BabyAIEnv:
         self.show_actions = show_actions
         self.instructions = instructions
         self.system = text.FULL if instructions == "full" else text.BRIEF
-        self._clear()
-
-    def _clear(self) -> None:
         self._worlds = Worlds()
         self._starts: OrderedDict[tuple[str, int], Start] = OrderedDict()
         self._lists: dict[str, TaskList] = {}
@@ -69,10 +66,7 @@ class BabyAIEnv:
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.snapshot() if self._start or self._pending else None
-        return {
-            "options": (self.levels, self.show_actions, self.instructions),
-            "state": state,
-        }
+        return {"options": (self.levels, self.show_actions, self.instructions), "state": state}
 
     def __setstate__(self, saved: dict[str, Any]) -> None:
         self.__init__(*saved["options"])  # type: ignore[misc]
@@ -95,7 +89,7 @@ class BabyAIEnv:
 
     @property
     def outcome(self) -> str:
-        """ "" while the episode goes on, else "success", "failure" or "truncated"."""
+        """Empty while the episode goes on, then "success", "failure" or "truncated"."""
         self._running()
         return self._outcome
 

@@ -36,7 +36,7 @@ class Snapshot:
     verifier: tuple[Any, ...]
     """What minigrid's instructions remember."""
     outcome: str
-    """"" while the episode goes on, else "success", "failure" or "truncated"."""
+    """Empty while the episode goes on, then "success", "failure" or "truncated"."""
 
     @property
     def core(self) -> tuple[Any, ...]:

@@ -1,0 +1,91 @@
+"""The command line: bad input is one line and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from depo.cli import main
+
+DEMO = Path(__file__).parents[2] / "experiments" / "configs" / "babyai-tiny.yaml"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["evaluation.taks=3"], "evaluation.taks: unknown key; did you mean 'tasks'?"),
+        (["methods.kto.beta=0"], "methods.kto.beta: input should be greater than 0, not 0"),
+        (["env.options.levels=[GoToRedBal]"], "GoToRedBal"),
+        (["env.id=babyia"], "env.id: unknown environment 'babyia'; did you mean 'babyai'?"),
+        (["env.options.level=[1]"], "env.options.level: unknown option of 'babyai'; did you mean 'levels'?"),
+        (["student.model=./nowhere"], "student.model: no model at './nowhere'"),
+        (
+            ["runtime.runs_dir=/dev/null/runs"],
+            "runtime.runs_dir: /dev/null/runs/babyai-tiny cannot be written",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_exit_1_and_nothing_written(overrides, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = main(["run", str(DEMO), *(part for o in overrides for part in ("--set", o))])
+    error = capsys.readouterr().err
+    assert code == 1
+    assert message in error
+    assert error.count("\n") == 1 and error.startswith("depo: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_configuration_is_named(capsys):
+    assert main(["run", "nowhere.yaml"]) == 1
+    assert (
+        capsys.readouterr().err
+        == "depo: nowhere.yaml: cannot be read (No such file or directory); check the path\n"
+    )
+
+
+@pytest.mark.parametrize("arguments", [[], ["run"], ["fly", "x.yaml"]])
+def test_wrong_usage_exits_2(arguments):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+
+
+@pytest.mark.parametrize("command", ["train", "generate", "annotate", "evaluate"])
+def test_an_unknown_stage_names_the_known_ones(command, tmp_path, capsys):
+    assert main([command, str(DEMO), "nonsense", "--set", f"runtime.runs_dir={tmp_path}"]) == 1
+    assert "known: " in capsys.readouterr().err
+
+
+def test_the_plan_lists_every_stage_and_writes_nothing(tmp_path, capsys):
+    assert main(["plan", str(DEMO), "--json", "--set", f"runtime.runs_dir={tmp_path / 'runs'}"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [r["stage"] for r in rows][-1] == "report"
+    assert {"generate teacher", "train bc", "generate student", "train depo"} <= {r["stage"] for r in rows}
+    assert {r["state"] for r in rows} == {"to run"}
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_environment_is_checked_against_the_contract(capsys):
+    assert main(["check-env", "babyai", "--options", '{"levels": ["GoToObjS6-v1"]}', "--json"]) == 0
+    assert all(check["ok"] for check in json.loads(capsys.readouterr().out))
+
+
+def test_an_environment_that_breaks_the_contract_fails_the_check(capsys):
+    assert main(["check-env", "broken_env:Leaky"]) == 1
+    out = capsys.readouterr().out
+    assert "FAIL splits share no task" in out
+    assert "FAIL the same actions lead to the same episode" in out
+    assert "FAIL an invalid action is an observation" in out
+
+
+def test_a_grid_that_is_not_numbers_is_refused(capsys):
+    assert main(["sweep", str(DEMO), "--grid", "beta=a,b"]) == 1
+    assert "--grid beta=a,b: write it as FIELD=A,B,C with numbers" in capsys.readouterr().err
+
+
+def test_the_doctor_finds_what_a_run_needs(capsys):
+    assert main(["doctor", "--json"]) == 0
+    found = {f["what"]: f["ok"] for f in json.loads(capsys.readouterr().out)}
+    assert found["ray"] and found["torch"] and found["minigrid"]
