@@ -71,9 +71,9 @@ def run_training(spec: TrainSpec, storage: Path, progress: Progress) -> dict[str
     )
     with _following(Path(spec.out_dir) / METRICS, progress):
         outcome = trainer.fit().return_value
+    shutil.rmtree(storage / name)
     if "refused" in outcome:
         raise ConfigError(outcome["refused"])
-    shutil.rmtree(storage / name)
     return outcome
 
 

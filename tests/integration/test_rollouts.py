@@ -1,0 +1,118 @@
+"""Generation on real Ray Data: nothing finished is lost or doubled, whatever dies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import ray
+
+from depo.config.schema import (
+    EnvConfig,
+    GenerationRuntime,
+    RuntimeConfig,
+    SearchConfig,
+    StudentConfig,
+    TeacherConfig,
+)
+from depo.data.store import read_trajectories
+from depo.envs.registry import make_env
+from depo.policies.base import Sampling
+from depo.stages.cluster import connect
+from depo.stages.rollouts import EpisodePlan, RolloutJob, chunks, finished_tasks, run_jobs
+
+pytestmark = pytest.mark.slow
+
+LEVELS = ["GoToObjS6-v1"]
+PLAIN = EnvConfig(options={"levels": LEVELS, "show_actions": False, "instructions": "brief"})
+TASKS = tuple(make_env("babyai", PLAIN.options).tasks("train", 24))
+RUNTIME = GenerationRuntime(actors=2, batch_tasks=4)
+SEARCH = SearchConfig(simulations=4, width=3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    # Workers import this folder's environments.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        connect(RuntimeConfig(num_cpus=2))
+        yield
+        ray.shutdown()
+
+
+def job(out_dir: Path, plan=SEARCH, tasks=TASKS) -> RolloutJob:
+    return RolloutJob("teacher", TeacherConfig(), "", plan, tasks, str(out_dir), seed=5)
+
+
+def run(out_dir: Path, env: EnvConfig = PLAIN, runtime: GenerationRuntime = RUNTIME, **changes) -> list:
+    run_jobs([job(out_dir, **changes)], env, StudentConfig(), runtime, "test")
+    return read_trajectories(out_dir)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, cluster) -> list:
+    return run(tmp_path_factory.mktemp("undisturbed"))
+
+
+def test_every_task_is_searched_and_every_rollout_kept(undisturbed):
+    assert {t.task.id for t in undisturbed} == {task.id for task in TASKS}
+    assert len({t.id for t in undisturbed}) == len(undisturbed)
+    assert len(undisturbed) > 2 * len(TASKS)
+    assert all(t.stop_reason in ("terminated", "max_steps") for t in undisturbed)
+
+
+def test_what_is_drawn_does_not_depend_on_actors_or_blocks(undisturbed, tmp_path):
+    alone = GenerationRuntime(actors=1, batch_tasks=24)
+    assert run(tmp_path, runtime=alone) == undisturbed
+
+
+def test_a_killed_actor_loses_and_doubles_nothing(undisturbed, tmp_path):
+    fatal = EnvConfig(
+        id="mortal_env:Mortal",
+        options={"levels": LEVELS, "marker": str(tmp_path / "died"), "fatal": TASKS[9].id},
+    )
+    survived = run(tmp_path / "out", env=fatal)
+    assert (tmp_path / "died").exists()
+    assert survived == undisturbed
+
+
+def test_a_second_start_does_only_what_is_missing(undisturbed, tmp_path):
+    first = run(tmp_path, tasks=TASKS[:10])
+    shards = set(tmp_path.iterdir())
+    assert finished_tasks(tmp_path) == {task.id for task in TASKS[:10]}
+    assert run(tmp_path) == undisturbed
+    assert shards < set(tmp_path.iterdir())
+    later = [t for file in set(tmp_path.iterdir()) - shards for t in read_trajectories_of(file)]
+    assert not {t.task.id for t in first} & {t.task.id for t in later}
+
+
+def read_trajectories_of(file: Path) -> list:
+    from depo.data.store import read_table
+    from depo.records import Trajectory
+
+    return read_table(file, Trajectory)
+
+
+def test_a_task_that_breaks_is_a_row_with_its_error_and_the_rest_go_on(undisturbed, tmp_path):
+    env = EnvConfig(id="mortal_env:Raising", options={"levels": LEVELS, "fatal": TASKS[3].id})
+    found = run(tmp_path, env=env)
+    broken = [t for t in found if t.stop_reason == "error"]
+    assert [t.task.id for t in broken] == [TASKS[3].id]
+    assert "no such world" in broken[0].error
+    assert [t for t in found if t.stop_reason != "error"] == [
+        t for t in undisturbed if t.task.id != TASKS[3].id
+    ]
+
+
+def test_episodes_take_one_path_a_task(tmp_path):
+    found = run(tmp_path, plan=EpisodePlan(Sampling(), max_steps=12))
+    assert [t.task.id for t in found] == sorted(
+        (task.id for task in TASKS), key=lambda i: int(i.split("/")[-1])
+    )
+
+
+@pytest.mark.parametrize(("tasks", "actors", "batch"), [(400, 2, 64), (5, 2, 64), (1, 8, 4), (130, 8, 16)])
+def test_chunks_cover_the_tasks_once_and_reach_every_actor(tasks, actors, batch):
+    parts = chunks(list(range(tasks)), actors, batch)
+    assert [i for part in parts for i in part] == list(range(tasks))
+    assert len(parts) >= min(actors, tasks)
