@@ -14,7 +14,8 @@ from tiny_llama import save_model
 from transformers import AutoModelForCausalLM
 
 from depo.config.base import ConfigError
-from depo.config.schema import EngineConfig, GenerationRuntime, StudentConfig, VllmConfig
+from depo.config.runtime import GenerationRuntime, VllmConfig
+from depo.config.schema import EngineConfig, StudentConfig
 from depo.policies.base import Exchange, Reply, Request, Sampling
 from depo.policies.chat import ChatRenderer
 from depo.policies.checkpoint import context_limit

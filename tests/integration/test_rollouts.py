@@ -7,14 +7,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from depo.config.schema import (
-    EnvConfig,
-    GenerationRuntime,
-    RuntimeConfig,
-    SearchConfig,
-    StudentConfig,
-    TeacherConfig,
-)
+from depo.config.runtime import GenerationRuntime, RuntimeConfig
+from depo.config.schema import EnvConfig, SearchConfig, StudentConfig, TeacherConfig
 from depo.data.store import read_trajectories
 from depo.envs.registry import make_env
 from depo.policies.base import Sampling

@@ -16,8 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import KTOConfig, KTOTrainer
 
 from depo.config.base import ConfigError
+from depo.config.runtime import TrainingRuntime
 from depo.config.schema import LoraConfig as LoraSection
-from depo.config.schema import MethodConfig, TinyConfig, TrainingRuntime
+from depo.config.schema import MethodConfig, TinyConfig
 from depo.objectives.preference import kl_estimate, kto_loss
 from depo.policies.chat import ChatRenderer
 from depo.records import REFERENCE_SCHEMA, SAMPLE_SCHEMA, ReferenceLogProbs, to_table

@@ -12,7 +12,8 @@ import yaml
 
 from depo.config.base import apply_overrides, read_yaml
 from depo.config.load import load_config, parse_config
-from depo.config.schema import MethodConfig, RuntimeConfig
+from depo.config.runtime import RuntimeConfig
+from depo.config.schema import MethodConfig
 
 ROOT = Path(__file__).parents[2]
 CLUSTERS = ROOT / "clusters"

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from depo.config.base import ConfigError
-from depo.config.schema import GenerationRuntime, OpenAIConfig, StudentConfig
+from depo.config.runtime import GenerationRuntime
+from depo.config.schema import OpenAIConfig, StudentConfig
 from depo.policies.base import Exchange, Reply, Request, Sampling
 from depo.policies.engine import make_policy
 from depo.policies.openai import EndpointError, OpenAIPolicy

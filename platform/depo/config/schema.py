@@ -10,12 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from depo.config.base import Strict
+from depo.config.base import Count, Fraction, NonNegative, Positive, Strict
+from depo.config.runtime import RuntimeConfig
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
 MethodName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 RESERVED = {
@@ -272,75 +269,6 @@ class TrackingConfig(Strict):
     """An MLflow server or store; by default an SQLite file beside the run directories."""
     experiment: str | None = None
     """Experiment name; by default the run's name."""
-
-
-class VllmConfig(Strict):
-    """The vLLM engine of one generation worker."""
-
-    kv_cache_gib: Positive = 0.5
-    """KV cache on CPU; without an explicit size it over-allocates."""
-    gpu_memory_utilization: Fraction = 0.9
-    block_size: Count | None = 32
-    tensor_parallel: Count = 1
-    enforce_eager: bool = True
-    """Skip graph capture: starts sooner, runs slower on a GPU."""
-    max_model_len: Count | None = None
-    """By default the student's `max_length`."""
-
-
-class GenerationRuntime(Strict):
-    """Workers that generate and evaluate."""
-
-    engine: Literal["auto", "vllm", "transformers"] = "auto"
-    """"auto" takes vLLM where it is installed, transformers elsewhere."""
-    actors: Count = 2
-    """Most workers at a time."""
-    num_cpus: NonNegative = 1
-    num_gpus: NonNegative = 0
-    batch_tasks: Count = 64
-    """Tasks a worker searches at the same time; more keeps the engine fuller."""
-    vllm: VllmConfig = VllmConfig()
-
-
-class TrainingRuntime(Strict):
-    """Ray Train workers."""
-
-    num_workers: Count = 2
-    use_gpu: bool = False
-    cpus_per_worker: NonNegative = 1
-    device_batch_size: Count = 8
-    """Samples a worker holds at once; the rest of `batch_size` is accumulated."""
-    deepspeed_stage: Literal[0, 1, 2, 3] = 1
-    """ZeRO stage; 0 trains without DeepSpeed."""
-    gradient_checkpointing: bool = False
-    save_steps: Count = 50
-    """Optimizer steps between checkpoints."""
-    max_failures: Annotated[int, Field(ge=0)] = 2
-    """Restarts from the last checkpoint after a lost worker."""
-
-
-class SweepRuntime(Strict):
-    """Ray Tune trials."""
-
-    max_concurrent: Count = 2
-    cpus_per_trial: NonNegative = 1
-    gpus_per_trial: NonNegative = 0
-    distributed: bool = False
-    """Each trial starts Ray Train and Ray Data of its own, as `training` and `generation` say (for
-    clusters); else it trains and evaluates inside its own process."""
-
-
-class RuntimeConfig(Strict):
-    """Where and how wide it all runs; never part of a result's identity."""
-
-    runs_dir: str = "runs"
-    ray_address: str | None = None
-    """A running cluster's address; by default `RAY_ADDRESS`, else a cluster of this machine."""
-    num_cpus: Count | None = None
-    """CPUs of a cluster started here; by default all."""
-    generation: GenerationRuntime = GenerationRuntime()
-    training: TrainingRuntime = TrainingRuntime()
-    sweep: SweepRuntime = SweepRuntime()
 
 
 class ExperimentConfig(Strict):

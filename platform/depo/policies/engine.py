@@ -6,7 +6,8 @@ from importlib.util import find_spec
 from typing import Protocol, runtime_checkable
 
 from depo.config.base import ConfigError
-from depo.config.schema import EngineConfig, GenerationRuntime, OpenAIConfig, StudentConfig, TeacherConfig
+from depo.config.runtime import GenerationRuntime
+from depo.config.schema import EngineConfig, OpenAIConfig, StudentConfig, TeacherConfig
 from depo.policies.base import Policy
 
 

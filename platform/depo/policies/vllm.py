@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from depo.config.base import ConfigError
-from depo.config.schema import VllmConfig
+from depo.config.runtime import VllmConfig
 from depo.policies.base import Reply, Request
 from depo.policies.chat import ChatRenderer, no_room
 from depo.policies.checkpoint import check_interchangeable, context_limit, load_renderer

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 
 from depo.config.base import ConfigError
-from depo.config.schema import RuntimeConfig
+from depo.config.runtime import RuntimeConfig
 
 # One thread a worker: two threads on shared cores are slower than one.
 _WORKER_ENV = {

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from depo.config.base import ConfigError
-from depo.config.schema import EngineConfig, EnvConfig, EvaluationConfig, RuntimeConfig, StudentConfig
+from depo.config.runtime import RuntimeConfig
+from depo.config.schema import EngineConfig, EnvConfig, EvaluationConfig, StudentConfig
 from depo.data.store import read_trajectories, write_table
 from depo.envs.registry import make_env
 from depo.policies.base import Sampling

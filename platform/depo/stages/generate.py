@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from depo.config.base import ConfigError
-from depo.config.schema import EnvConfig, RoundConfig, RuntimeConfig, StudentConfig, TinyConfig
+from depo.config.runtime import RuntimeConfig
+from depo.config.schema import EnvConfig, RoundConfig, StudentConfig, TinyConfig
 from depo.data.store import read_trajectories
 from depo.envs.registry import make_env
 from depo.policies.base import Sampling

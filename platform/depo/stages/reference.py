@@ -7,7 +7,8 @@ from typing import Any
 
 import ray.data
 
-from depo.config.schema import RuntimeConfig, StudentConfig
+from depo.config.runtime import RuntimeConfig
+from depo.config.schema import StudentConfig
 from depo.data.store import read_table, write_table
 from depo.records import ReferenceLogProbs, Sample
 from depo.stages.base import Outcome

@@ -18,7 +18,8 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 
-from depo.config.schema import EnvConfig, GenerationRuntime, PolicyConfig, SearchConfig, StudentConfig
+from depo.config.runtime import GenerationRuntime
+from depo.config.schema import EnvConfig, PolicyConfig, SearchConfig, StudentConfig
 from depo.data.store import write_table
 from depo.envs.base import TextEnv
 from depo.envs.registry import make_env

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from depo.config.base import ConfigError
-from depo.config.schema import MethodConfig, RuntimeConfig, StudentConfig
+from depo.config.runtime import RuntimeConfig
+from depo.config.schema import MethodConfig, StudentConfig
 from depo.data.samples import make_sample
 from depo.data.store import read_trajectories, write_table
 from depo.policies.chat import ChatRenderer

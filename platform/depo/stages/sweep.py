@@ -16,12 +16,12 @@ from typing import Any
 import ray
 from ray import tune
 
+from depo.config.runtime import RuntimeConfig
 from depo.config.schema import (
     EnvConfig,
     EvaluationConfig,
     ExperimentConfig,
     MethodConfig,
-    RuntimeConfig,
     StudentConfig,
     SweepConfig,
 )

@@ -15,7 +15,7 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from depo.config.base import ConfigError
-from depo.config.schema import TrainingRuntime
+from depo.config.runtime import TrainingRuntime
 from depo.records import content_hash
 from depo.training.metrics import METRICS, read_metrics
 from depo.training.run import Checkpoints, TrainSpec, load_table, train

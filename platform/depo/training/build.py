@@ -12,7 +12,8 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from depo.config.schema import MethodConfig, TrainingRuntime
+from depo.config.runtime import TrainingRuntime
+from depo.config.schema import MethodConfig
 from depo.training.dataset import SampleTable, training_order
 from depo.training.spec import Checkpoints, TrainSpec
 from depo.training.trainer import training_arguments

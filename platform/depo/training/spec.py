@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from depo.config.schema import MethodConfig, TrainingRuntime
+from depo.config.runtime import TrainingRuntime
+from depo.config.schema import MethodConfig
 
 
 @dataclass(frozen=True)

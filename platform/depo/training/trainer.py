@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from depo.config.base import ConfigError
-from depo.config.schema import MethodConfig, TrainingRuntime
+from depo.config.runtime import TrainingRuntime
+from depo.config.schema import MethodConfig
 
 Reducer = Callable[[Tensor], Tensor]
 """Sums a tensor over all ranks."""
