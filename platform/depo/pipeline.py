@@ -66,8 +66,10 @@ def run(
         announce(
             f"{experiment.run_dir}: {len(pending)} stages to run" + (f", {skipped} done" if skipped else "")
         )
+        from depo.stages.cluster import quieten
         from depo.stages.mirror import Mirror
 
+        quieten(experiment.config.runtime)
         with Mirror(experiment.config, experiment.run_dir) as mirror:
             for group in _groups(pending):
                 _run_group(group, mirror.stage, announce)

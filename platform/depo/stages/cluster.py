@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,15 @@ _WORKER_ENV = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
 }
+
+
+def quieten(runtime: RuntimeConfig) -> None:
+    """Settle what libraries would otherwise guess at import, each with a warning."""
+    if not runtime.training.use_gpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="ray")
 
 
 def connect(runtime: RuntimeConfig) -> None:

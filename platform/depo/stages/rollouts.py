@@ -10,9 +10,9 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
 import ray
@@ -31,6 +31,7 @@ from depo.search.run import episode, search
 from depo.stages.progress import Board, Line, follow
 
 _FLUSH_S = 4.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,8 @@ class RolloutWorker:
         self._free: list[TextEnv] = []
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Do one block of work: some tasks, by their index, of one job."""
-        job = self._jobs[row["job"]]
-        self.run(job, [job.tasks[index] for index in row["tasks"]])
+        """Do one block of work: some tasks of one job."""
+        self.run(self._jobs[row["job"]], [Task.from_row(task) for task in row["tasks"]])
         return {"tasks": len(row["tasks"])}
 
     def run(self, job: RolloutJob, tasks: Sequence[Task]) -> None:
@@ -193,7 +193,7 @@ def run_jobs(
     blocks: list[dict[str, Any]] = []
     for number, job in enumerate(jobs):
         finished = finished_tasks(Path(job.out_dir))
-        left = [index for index, task in enumerate(job.tasks) if task.id not in finished]
+        left = [task.to_row() for task in job.tasks if task.id not in finished]
         blocks += [{"job": number, "tasks": c} for c in chunks(left, runtime.actors, runtime.batch_tasks)]
     if not blocks:
         return
@@ -201,10 +201,12 @@ def run_jobs(
     before = total - sum(len(block["tasks"]) for block in blocks)
     actors = min(runtime.actors, len(blocks))
     board = Board.remote()  # type: ignore[attr-defined]
-    # One dataset block is one block of work, since that is what is done again after a lost actor.
+    # One dataset block is one block of work, since that is what is done again after a lost actor. The
+    # tasks travel in the rows: an actor restarts safely only if what constructs it is small.
+    plain = [replace(job, tasks=()) for job in jobs]
     dataset = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map(
         RolloutWorker,  # type: ignore[arg-type]  # Ray constructs callable classes itself
-        fn_constructor_args=(WorkerSettings(env, student, runtime, board), jobs),
+        fn_constructor_args=(WorkerSettings(env, student, runtime, board), plain),
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors),
         num_cpus=runtime.num_cpus,
         num_gpus=runtime.num_gpus or None,
@@ -214,7 +216,7 @@ def run_jobs(
             pass
 
 
-def chunks(tasks: list[int], actors: int, batch_tasks: int) -> list[list[int]]:
+def chunks(tasks: list[T], actors: int, batch_tasks: int) -> list[list[T]]:
     """Split so that every actor gets work twice, in blocks of at least what keeps an engine full."""
     size = max(min(batch_tasks, -(-len(tasks) // actors)), -(-len(tasks) // (2 * actors)), 1)
     return [tasks[at : at + size] for at in range(0, len(tasks), size)]

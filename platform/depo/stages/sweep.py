@@ -127,7 +127,7 @@ def run_trial(settings: Mapping[str, Any], plan: SweepPlan) -> dict[str, float]:
             metrics = train(training)
             worker = RolloutWorker(WorkerSettings(plan.env, plan.student, generation, None), jobs)
             for number, job in enumerate(jobs):
-                worker({"job": number, "tasks": list(range(len(job.tasks)))})
+                worker({"job": number, "tasks": [task.to_row() for task in job.tasks]})
         collect("trial", plan.evaluation, spec.out_dir / "evaluation")
         episodes = read_table(spec.out_dir / "evaluation" / EPISODES, Episode)
         measured = {f"train/{k}": v for k, v in metrics.items()} | _means(episodes, plan.evaluation)
