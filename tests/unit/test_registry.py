@@ -43,3 +43,16 @@ def test_a_level_has_one_name_whatever_it_is_called():
     }
     assert {level_name(n) for n in ("GoToObjS6", "BabyAI-GoToObjS6-v1", 4)} == {"GoToObjS6-v1"}
     assert [level_name(name) for name in AGENTGYM_LEVELS] == [level_name(i) for i in range(1, 41)]
+
+
+class Needy:
+    """Cannot be made without being told its size."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+
+def test_a_missing_option_is_named():
+    with pytest.raises(ConfigError, match=r"env\.options\.size: missing; 'test_registry:Needy' needs it"):
+        make_env("test_registry:Needy", {})
+    assert make_env("test_registry:Needy", {"size": 3}).size == 3

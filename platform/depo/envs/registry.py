@@ -21,18 +21,21 @@ BUILT_IN = {"babyai": "depo.envs.babyai.env:BabyAIEnv"}
 def make_env(id: str, options: Mapping[str, Any]) -> TextEnv:
     """The environment registered as `id`, or given as `module:Class`, built with `options`.
 
-    Raises `ConfigError` on an unknown id or option (naming the nearest), and what the
-    environment itself says about an option's value.
+    Raises `ConfigError` on an unknown id or option (naming the nearest), a missing option, and what
+    the environment itself says about an option's value.
     """
     cls = _load(id)
-    known = [
-        name
+    known = {
+        name: parameter
         for name, parameter in inspect.signature(cls).parameters.items()
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    ]
+    }
     for name in options:
         if name not in known:
-            raise ConfigError(f"env.options.{name}: unknown option of {id!r}; {_hint(name, known)}")
+            raise ConfigError(f"env.options.{name}: unknown option of {id!r}; {_hint(name, list(known))}")
+    for name, parameter in known.items():
+        if parameter.default is parameter.empty and name not in options:
+            raise ConfigError(f"env.options.{name}: missing; {id!r} needs it")
     try:
         return cls(**options)
     except ConfigError as error:

@@ -1,0 +1,87 @@
+"""The pipeline as a graph: what comes before what, and what a change reaches."""
+
+from pathlib import Path
+
+import pytest
+
+from depo.config.base import ConfigError
+from depo.config.load import load_config
+from depo.graph import runs_dir
+from depo.pipeline import build, run_sweep, wanted
+
+DEMO = Path(__file__).parents[2] / "experiments" / "configs" / "babyai-tiny.yaml"
+
+
+def graph(*overrides: str):
+    return build(load_config(DEMO, list(overrides)))
+
+
+def fingerprints(*overrides: str) -> dict[str, str]:
+    return {name: node.spec.fingerprint for name, node in graph(*overrides).nodes.items()}
+
+
+def changed_by(*overrides: str) -> set[str]:
+    before, after = fingerprints(), fingerprints(*overrides)
+    return {name for name in before if before[name] != after.get(name)}
+
+
+def test_every_stage_comes_after_what_it_needs():
+    experiment = graph()
+    order = list(experiment.nodes)
+    for name, node in experiment.nodes.items():
+        assert all(order.index(need) < order.index(name) for need in node.needs)
+        assert set(node.spec.inputs) == set(node.needs)
+    directories = [node.spec.out_dir for node in experiment.nodes.values()]
+    assert len(set(directories)) == len(directories)
+
+
+def test_the_second_round_is_by_bc_and_the_preference_stage_reads_it():
+    experiment = graph()
+    assert experiment.nodes["generate student"].needs == ("train bc",)
+    assert set(experiment.nodes["train depo"].needs) == {
+        "train bc", "annotate student", "reference bc-student-rephrased"
+    }  # fmt: skip
+    assert experiment.nodes["train kto"].needs == experiment.nodes["train depo"].needs
+
+
+def test_a_stage_brings_along_only_what_it_needs():
+    names = wanted(graph(), ["train bc"])
+    assert names == ["script episodes", "student", "generate teacher", "annotate teacher", "train bc"]
+
+
+def test_a_bonus_reaches_its_own_method_and_never_the_data():
+    assert changed_by("methods.depo.alpha_steps=1") == {"train depo", "evaluate depo", "report"}
+
+
+def test_a_threshold_reaches_all_that_rests_on_its_round():
+    changed = changed_by("annotation.student.kappa0=0.95")
+    assert changed == {
+        "annotate student", "reference bc-student-rephrased", "train sft", "train kto", "train depo",
+        "evaluate sft", "evaluate kto", "evaluate depo", "report",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["training.num_workers=8", "generation.actors=4", "runs_dir=elsewhere"])
+def test_runtime_reaches_nothing(key):
+    assert changed_by(f"runtime.{key}") == set()
+
+
+def test_the_seed_reaches_every_draw():
+    untouched = set(fingerprints()) - changed_by("seed=1")
+    assert untouched == set()
+
+
+def test_a_job_keeps_its_runs_in_the_checkout_and_not_in_its_throw_away_copy(tmp_path, monkeypatch):
+    config = load_config(DEMO)
+    copy = tmp_path / "_ray_pkg_0123"
+    copy.mkdir()
+    monkeypatch.chdir(copy)
+    assert runs_dir(config) == Path(__file__).parents[2] / "runs"
+    monkeypatch.chdir(tmp_path)
+    assert runs_dir(config) == Path("runs")
+
+
+def test_a_sweep_without_a_section_says_so():
+    config = load_config(DEMO, ["sweep=null"])
+    with pytest.raises(ConfigError, match="has no `sweep` section"):
+        run_sweep(config)
