@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,10 +19,18 @@ from typing import Any
 from depo import bodies
 from depo.config.base import ConfigError
 from depo.config.load import dump_config
-from depo.config.schema import AnnotationConfig, EngineConfig, ExperimentConfig, MethodConfig, RoundConfig
+from depo.config.schema import (
+    AnnotationConfig,
+    EngineConfig,
+    ExperimentConfig,
+    MethodConfig,
+    OpenAIConfig,
+    RoundConfig,
+)
 from depo.data.store import write_atomic
 from depo.envs.registry import make_env
 from depo.graph import Experiment, Node, derived_seed, reference_key, runs_dir
+from depo.policies.openai import require_key
 from depo.records import Manifest
 from depo.stages import base
 
@@ -59,7 +67,7 @@ def run(
             f"{experiment.run_dir}: all {len(names)} stages are done with this configuration; nothing to run"
         )
         return 0
-    check(experiment.config)
+    check(experiment.config, {node.spec.name for node in pending})
     with _locked(experiment.run_dir):
         write_atomic(experiment.run_dir / "config.yaml", dump_config(experiment.config))
         skipped = len(names) - len(pending)
@@ -76,13 +84,19 @@ def run(
     return len(pending)
 
 
-def check(config: ExperimentConfig) -> None:
-    """What a parsed configuration can still get wrong, before anything is written.
+def check(config: ExperimentConfig, pending: Set[str]) -> None:
+    """What a parsed configuration can still get wrong for the `pending` stages, before anything is written.
 
-    Raises `ConfigError` for an unknown environment, level or option, and for a model path that is
-    not there.
+    Raises `ConfigError` for an unknown environment, level or option, a model path that is not there,
+    and an endpoint whose key is not in the environment.
     """
     make_env(config.env.id, config.env.options)
+    for round_ in config.rounds:
+        if isinstance(round_.policy, OpenAIConfig) and f"generate {round_.name}" in pending:
+            require_key(round_.policy)
+    for name, annotation in config.annotation.items():
+        if annotation.rephrase.endpoint is not None and f"annotate {name}" in pending:
+            require_key(annotation.rephrase.endpoint)
     model = config.student.model
     looks_local = model.startswith((".", "/", "~")) or model.count("/") > 1
     if looks_local and not (Path(model) / "config.json").is_file():
@@ -101,6 +115,9 @@ def run_sweep(config: ExperimentConfig, announce: Callable[[str], None] = print)
         raise ConfigError("sweep: the configuration has no `sweep` section; add one, or give --grid")
     experiment = build(config)
     run(experiment, experiment.nodes[f"train {config.sweep.method}"].needs, announce)
+    from depo.stages.cluster import quieten
+
+    quieten(config.runtime)
     from depo.stages.mirror import Mirror
     from depo.stages.sweep import plan_sweep, sweep
 
@@ -114,6 +131,8 @@ def run_sweep(config: ExperimentConfig, announce: Callable[[str], None] = print)
             mirror.stage("trial", trial.manifest, trial.out_dir)
         rows = [trial.row() for trial in trials]
         write_atomic(out_dir / "results.json", json.dumps(rows, indent=1))
+        if base.done(experiment.nodes["report"].spec) is not None:
+            bodies.report(experiment)  # the page shows the sweep
     shown = [*config.sweep.grid, "success", "tokens_all", "steps_all"]
     announce("  ".join(f"{name:>14}" for name in shown))
     for row in rows:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import ray
 
+from depo.config.base import ConfigError
 from depo.config.runtime import GenerationRuntime, RuntimeConfig
-from depo.config.schema import EnvConfig, SearchConfig, StudentConfig, TeacherConfig
+from depo.config.schema import EnvConfig, OpenAIConfig, SearchConfig, StudentConfig, TeacherConfig
 from depo.data.store import read_trajectories
 from depo.envs.registry import make_env
 from depo.policies.base import Sampling
@@ -103,6 +108,57 @@ def test_episodes_take_one_path_a_task(tmp_path):
     assert [t.task.id for t in found] == sorted(
         (task.id for task in TASKS), key=lambda i: int(i.split("/")[-1])
     )
+
+
+class Completions(BaseHTTPRequestHandler):
+    """An endpoint that always looks left, and after `limit` answers refuses."""
+
+    limit = 10**9
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        type(self).limit -= 1
+        message = {"role": "assistant", "content": "Thought: Look left.\nAction: turn left"}
+        choices = [{"index": i, "message": message} for i in range(body["n"])]
+        answer = {"choices": choices, "usage": {"prompt_tokens": 9, "completion_tokens": 8 * body["n"]}}
+        data = json.dumps(answer if self.limit >= 0 else {"error": {"message": "no such model"}}).encode()
+        self.send_response(200 if self.limit >= 0 else 404)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Keep the test's output clean."""
+
+
+@pytest.fixture
+def endpoint():
+    class Fresh(Completions):
+        pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Fresh)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+
+
+def endpoint_job(endpoint, out_dir: Path) -> RolloutJob:
+    policy = OpenAIConfig(base_url=f"http://127.0.0.1:{endpoint.server_address[1]}/v1", model="any")
+    return replace(job(out_dir, plan=EpisodePlan(Sampling(), max_steps=3), tasks=TASKS[:6]), policy=policy)
+
+
+def test_an_endpoint_can_be_the_policy_of_a_round(endpoint, tmp_path):
+    run_jobs([endpoint_job(endpoint, tmp_path)], PLAIN, StudentConfig(), RUNTIME, "test")
+    found = read_trajectories(tmp_path)
+    assert {t.task.id for t in found} == {task.id for task in TASKS[:6]}
+    assert {step.action for t in found for step in t.steps} == {"turn left"}
+    assert found[0].steps[0].num_tokens == 8
+
+
+def test_an_endpoint_that_refuses_is_one_clear_error(endpoint, tmp_path):
+    endpoint.RequestHandlerClass.limit = 0
+    with pytest.raises(ConfigError, match="no such model"):
+        run_jobs([endpoint_job(endpoint, tmp_path)], PLAIN, StudentConfig(), RUNTIME, "test")
 
 
 @pytest.mark.parametrize(("tasks", "actors", "batch"), [(400, 2, 64), (5, 2, 64), (1, 8, 4), (130, 8, 16)])

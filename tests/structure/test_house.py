@@ -32,7 +32,7 @@ ALLOWED = {
     },
     "graph": {"records", "config", "stages"},
     "bodies": {"records", "config", "training", "stages", "graph"},
-    "pipeline": {"records", "config", "data", "envs", "stages", "graph", "bodies"},
+    "pipeline": {"records", "config", "data", "envs", "policies", "stages", "graph", "bodies"},
     "doctor": set(),
     "cli": {"records", "config", "data", "envs", "evaluation", "report", "stages", "pipeline", "doctor"},
     "__init__": set(),

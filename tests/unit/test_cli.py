@@ -22,6 +22,10 @@ DEMO = Path(__file__).parents[2] / "experiments" / "configs" / "babyai-tiny.yaml
         (["env.options.level=[1]"], "env.options.level: unknown option of 'babyai'; did you mean 'levels'?"),
         (["student.model=./nowhere"], "student.model: no model at './nowhere'"),
         (
+            ["rounds.0.policy={kind: openai, base_url: 'https://a.example', model: m, api_key_env: NO_KEY}"],
+            "api_key_env: the environment variable NO_KEY is not set; export it",
+        ),
+        (
             ["runtime.runs_dir=/dev/null/runs"],
             "runtime.runs_dir: /dev/null/runs/babyai-tiny cannot be written",
         ),

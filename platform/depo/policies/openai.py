@@ -29,6 +29,25 @@ class EndpointError(RuntimeError):
     """The endpoint did not answer, or not with a completion."""
 
 
+def require_key(config: OpenAIConfig) -> str:
+    """The endpoint's key from the environment; empty where none is set and the endpoint is local.
+
+    Raises `ConfigError` naming the variable where a key is missing or cannot be one.
+    """
+    key = os.environ.get(config.api_key_env, "").strip()
+    if not key and not _on_this_machine(config.base_url):
+        raise ConfigError(
+            f"api_key_env: the environment variable {config.api_key_env} is not set; "
+            f"export it with the key for {config.base_url}"
+        )
+    if not key.isascii() or not all(character.isprintable() for character in key):
+        raise ConfigError(
+            f"api_key_env: the environment variable {config.api_key_env} holds a line break or a "
+            "character that no key has; export it anew"
+        )
+    return key
+
+
 class OpenAIPolicy:
     """A chat model behind HTTP; its replies have a text and no token ids.
 
@@ -71,19 +90,8 @@ class OpenAIPolicy:
 
     def _open(self) -> None:
         config = self.config
-        key = os.environ.get(config.api_key_env, "").strip()
+        self._key = key = require_key(config)
         local = _on_this_machine(config.base_url)
-        if not key and not local:
-            raise ConfigError(
-                f"api_key_env: the environment variable {config.api_key_env} is not set; "
-                f"export it with the key for {config.base_url}"
-            )
-        if not key.isascii() or not all(character.isprintable() for character in key):
-            raise ConfigError(
-                f"api_key_env: the environment variable {config.api_key_env} holds a line break or a "
-                "character that no key has; export it anew"
-            )
-        self._key = key
         self._client = httpx.Client(
             trust_env=not local,
             timeout=config.timeout_s,

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import ray
 import ray.data
 
+from depo.config.base import ConfigError
 from depo.config.runtime import GenerationRuntime
 from depo.config.schema import EnvConfig, PolicyConfig, SearchConfig, StudentConfig
 from depo.data.store import write_table
@@ -25,6 +26,7 @@ from depo.envs.base import TextEnv
 from depo.envs.registry import make_env
 from depo.policies.base import Policy, Sampling
 from depo.policies.engine import make_policy
+from depo.policies.openai import EndpointError
 from depo.records import Task, Trajectory, content_hash
 from depo.search.driver import Finished, drive
 from depo.search.run import episode, search
@@ -88,9 +90,17 @@ class RolloutWorker:
         self._free: list[TextEnv] = []
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Do one block of work: some tasks of one job."""
-        self.run(self._jobs[row["job"]], [Task.from_row(task) for task in row["tasks"]])
-        return {"tasks": len(row["tasks"])}
+        """Do one block of work: some tasks of one job.
+
+        What no retry would mend (a missing model, an endpoint that refuses) is an answer, not a
+        failure, which Ray would wrap in pages of traceback.
+        """
+        refused = ""
+        try:
+            self.run(self._jobs[row["job"]], [Task.from_row(task) for task in row["tasks"]])
+        except (ConfigError, EndpointError) as error:
+            refused = str(error)
+        return {"tasks": len(row["tasks"]), "refused": refused}
 
     def run(self, job: RolloutJob, tasks: Sequence[Task]) -> None:
         """Do `tasks` of `job` and write their shards."""
@@ -105,16 +115,18 @@ class RolloutWorker:
 
         buffer: list[Trajectory] = []
         flushed = time.monotonic()
-        for finished in drive(searches(), policy, self._settings.runtime.batch_tasks):
-            task, env = running.pop(finished.key)
-            if finished.error is None:
-                self._free.append(env)
-            buffer += outcome(job, task, finished)
-            self._count(finished)
-            if time.monotonic() - flushed > _FLUSH_S:
-                self._flush(job, buffer)
-                flushed = time.monotonic()
-        self._flush(job, buffer)
+        try:
+            for finished in drive(searches(), policy, self._settings.runtime.batch_tasks):
+                task, env = running.pop(finished.key)
+                if finished.error is None:
+                    self._free.append(env)
+                buffer += outcome(job, task, finished)
+                self._count(finished)
+                if time.monotonic() - flushed > _FLUSH_S:
+                    self._flush(job, buffer)
+                    flushed = time.monotonic()
+        finally:
+            self._flush(job, buffer)
 
     def _serve(self, job: RolloutJob) -> Policy:
         """The policy of a job: the one served now, the same engine with other weights, or a new one."""
@@ -212,8 +224,9 @@ def run_jobs(
         num_gpus=runtime.num_gpus or None,
     )
     with follow(board, Line(stage, "tasks", total, done=before), "tasks"):
-        for _ in dataset.iter_rows():
-            pass
+        for row in dataset.iter_rows():
+            if row["refused"]:
+                raise ConfigError(f"{stage}: {row['refused']}; what is finished is kept, run again to go on")
 
 
 def chunks(tasks: list[T], actors: int, batch_tasks: int) -> list[list[T]]:

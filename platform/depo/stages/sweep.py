@@ -7,6 +7,7 @@ is a stage of its own, named by its settings, so a sweep started again does only
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -126,8 +127,8 @@ def run_trial(settings: Mapping[str, Any], plan: SweepPlan) -> dict[str, float]:
         else:
             metrics = train(training)
             worker = RolloutWorker(WorkerSettings(plan.env, plan.student, generation, None), jobs)
-            for number, job in enumerate(jobs):
-                worker({"job": number, "tasks": [task.to_row() for task in job.tasks]})
+            for job in jobs:
+                worker.run(job, job.tasks)
         collect("trial", plan.evaluation, spec.out_dir / "evaluation")
         episodes = read_table(spec.out_dir / "evaluation" / EPISODES, Episode)
         measured = {f"train/{k}": v for k, v in metrics.items()} | _means(episodes, plan.evaluation)
@@ -157,6 +158,8 @@ def sweep(plan: SweepPlan, config: SweepConfig) -> list[Trial]:
 
 def _tune(plan: SweepPlan, todo: list[dict[str, float]]) -> None:
     """Let Ray Tune run the trials in `todo`. Raises the error of the first trial that failed."""
+    # Tune's own tables would come between our lines, whatever `verbose` says.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     connect(plan.runtime)
     width = plan.runtime.sweep
     shared = ray.put(plan)
