@@ -18,7 +18,7 @@ from depo.data.store import read_table, read_trajectories
 from depo.records import Episode, ReferenceLogProbs, Sample
 from depo.stages.base import read_manifest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 DEMO = Path(__file__).parents[2] / "experiments" / "configs" / "babyai-tiny.yaml"
 EPISODES = 1500
@@ -76,7 +76,7 @@ def runs(tmp_path_factory) -> Path:
     assert list(scripted.glob("*.parquet")), "nothing was written before the kill"
     assert read_manifest(scripted) is None, "the stage was done before the kill"
     before = {t.id for t in read_trajectories(scripted)}
-    second = subprocess.run(command("run", runs), capture_output=True, text=True, timeout=540, check=False)
+    second = subprocess.run(command("run", runs), capture_output=True, text=True, timeout=1200, check=False)
     assert second.returncode == 0, second.stdout[-3000:] + second.stderr[-3000:]
     assert "script episodes (resumes)" in second.stdout
     assert before <= {t.id for t in read_trajectories(scripted)}
