@@ -305,7 +305,9 @@ def _files(model: str) -> list[list[Any]]:
 def _shown(manifest: Manifest) -> str:
     """A stage's result in one line."""
     numbers = [
-        f"{key} {value:.4g}" for key, value in manifest.metrics.items() if isinstance(value, int | float)
+        f"{key} {value:,}" if isinstance(value, int) else f"{key} {value:.4g}"
+        for key, value in manifest.metrics.items()
+        if isinstance(value, int | float)
     ]
     errors = f", {manifest.errors} errors" if manifest.errors else ""
     return f"{manifest.rows} rows{errors} in {manifest.seconds:.0f} s; {', '.join(numbers[:8])}"
