@@ -234,6 +234,8 @@ class EvaluationConfig(Strict):
     """Methods in the table; empty means all."""
     split: Literal["validation", "test"] = "test"
     tasks: Count = 400
+    skip: Annotated[int, Field(ge=0)] = 0
+    """Tasks of the split to pass over first: those that earlier recipes were already judged on."""
     decoding: list[Literal["sampled", "greedy"]] = ["sampled", "greedy"]
     """The first one is the table's and the comparisons'."""
     temperature: Positive = 0.7

@@ -21,12 +21,13 @@ EPISODES = "episodes.parquet"
 
 def evaluation_tasks(env: EnvConfig, config: EvaluationConfig) -> tuple[Task, ...]:
     """The held-out tasks. Raises `ConfigError` where the split has not so many."""
-    tasks = make_env(env.id, env.options).tasks(config.split, config.tasks)
-    if len(tasks) < config.tasks:
+    wanted = config.skip + config.tasks
+    tasks = make_env(env.id, env.options).tasks(config.split, wanted)
+    if len(tasks) < wanted:
         raise ConfigError(
-            f"evaluation.tasks: {env.id} has {len(tasks)} {config.split} tasks; ask for at most that many"
+            f"evaluation.tasks: {env.id} has {len(tasks)} {config.split} tasks, not the {wanted} asked for"
         )
-    return tuple(tasks)
+    return tuple(tasks[config.skip :])
 
 
 def evaluation_jobs(

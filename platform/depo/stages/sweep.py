@@ -73,7 +73,12 @@ def plan_sweep(
 ) -> SweepPlan:
     """Trials of `base` on the first validation tasks, decoded as the evaluation's first decoding."""
     evaluation = config.evaluation.model_copy(
-        update={"split": "validation", "tasks": sweep.tasks, "decoding": config.evaluation.decoding[:1]}
+        update={
+            "split": "validation",
+            "tasks": sweep.tasks,
+            "skip": 0,
+            "decoding": config.evaluation.decoding[:1],
+        }
     )
     return SweepPlan(
         base=base,
