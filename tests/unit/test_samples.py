@@ -2,7 +2,7 @@
 
 import random
 
-from builders import renderer, said, trajectory
+from builders import renderer, said, step, trajectory
 
 from depo.data.samples import make_sample, make_samples, name_kl_partners, tokens_of
 
@@ -43,6 +43,16 @@ def test_a_reply_cut_by_the_token_limit_is_closed_but_not_trained_to_end():
     tokens, mask, prompt, _ = tokens_of(episode, renderer())
     end = prompt + len(ids)
     assert (tokens[end], mask[end]) == (renderer().end_of_turn, 0)
+
+
+def test_a_turn_without_room_for_a_reply_trains_nothing():
+    silent = step(text="", thought="", action="", malformed=True, valid=False, num_tokens=0)
+    episode = trajectory(
+        [said("x", token_ids=renderer().reply("x")), silent], tokenizer=renderer().fingerprint
+    )
+    tokens, mask, _, count = tokens_of(episode, renderer())
+    assert (tokens[-1], mask[-1]) == (renderer().end_of_turn, 0)
+    assert sum(mask) == count + 1 == len(renderer().reply("x"))
 
 
 def test_kl_partners_do_not_depend_on_order_and_are_of_another_task():

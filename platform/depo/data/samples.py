@@ -11,9 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from depo.policies.base import format_reply
 from depo.policies.chat import ChatRenderer
-from depo.records import Label, Sample, Step, Trajectory, content_hash
+from depo.records import Label, Sample, Trajectory, content_hash
 
 VIEWS = ("raw", "rephrased")
 
@@ -32,7 +31,9 @@ def tokens_of(trajectory: Trajectory, renderer: ChatRenderer) -> tuple[list[int]
             between = renderer.following(step.observation)
             ids += between
             mask += [0] * len(between)
-        reply = step.token_ids if own and step.token_ids else renderer.reply(_text(step))
+        # A policy without room for a reply said nothing, which is not the same as an unknown text.
+        as_generated = own and (step.token_ids or not step.text)
+        reply = step.token_ids if as_generated else renderer.reply(step.text)
         closed = renderer.closed(reply)
         ids += closed
         mask += [1] * len(reply) + [0] * (len(closed) - len(reply))
@@ -99,7 +100,3 @@ def make_samples(
         samples.append(make_sample(trajectory, mark, "raw", renderer))
         samples.append(make_sample(rephrased, mark, "rephrased", renderer))
     return name_kl_partners(samples, seed)
-
-
-def _text(step: Step) -> str:
-    return step.text or format_reply(step.thought, step.action)
