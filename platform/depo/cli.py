@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,8 @@ def _run(options: argparse.Namespace) -> int:
     from depo.pipeline import build, run
 
     experiment = build(_load(options))
-    run(experiment, announce=_announcer(options))
+    with _talking(options):
+        run(experiment, announce=_announce)
     results = experiment.run_dir / "results.json"
     if options.json:
         print(results.read_text())
@@ -130,7 +132,8 @@ def _stage(options: argparse.Namespace) -> int:
     if not chosen:
         names = ", ".join(n.removeprefix(f"{kind} ") for n in known)
         raise ConfigError(f"{kind}: no {name!r} in {options.config}; known: {names}")
-    run(experiment, chosen, announce=_announcer(options))
+    with _talking(options):
+        run(experiment, chosen, announce=_announce)
     if options.json:
         print(json.dumps({n: str(experiment.out(n)) for n in chosen}))
     return 0
@@ -155,7 +158,8 @@ def _sweep(options: argparse.Namespace) -> int:
         from depo.config.load import parse_config
 
         config = parse_config(values)
-    rows = run_sweep(config, announce=_announcer(options))
+    with _talking(options):
+        rows = run_sweep(config, announce=_announce)
     if options.json:
         print(json.dumps(rows))
     return 0
@@ -260,10 +264,13 @@ def _doctor(options: argparse.Namespace) -> int:
     return 0 if all(f.ok or f.optional for f in findings) else 1
 
 
-def _announcer(options: argparse.Namespace) -> Callable[[str], None]:
-    """Where a run tells what it does: stdout, or stderr where stdout is for machines."""
-    stream = sys.stderr if options.json else sys.stdout
-    return lambda text: print(text, file=stream, flush=True)
+def _announce(text: str) -> None:
+    print(text, flush=True)
+
+
+def _talking(options: argparse.Namespace) -> AbstractContextManager[Any]:
+    """Sends what a run tells of itself to stderr where stdout is for machines."""
+    return redirect_stdout(sys.stderr) if options.json else nullcontext()
 
 
 if __name__ == "__main__":
