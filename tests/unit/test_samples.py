@@ -85,3 +85,4 @@ def test_both_views_are_complete_and_differ_in_desirable_thoughts_only():
     assert "A long thought." in texts["D", "raw"]
     assert "Short." in texts["D", "rephrased"]
     assert texts["U", "raw"] == texts["U", "rephrased"]
+    assert {s.trajectory_id for s in samples} == {long.id, bad.id}

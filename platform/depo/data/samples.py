@@ -41,12 +41,14 @@ def tokens_of(trajectory: Trajectory, renderer: ChatRenderer) -> tuple[list[int]
     return ids, mask, len(first), count
 
 
-def make_sample(trajectory: Trajectory, label: Label, view: str, renderer: ChatRenderer) -> Sample:
-    """One sample, its KL partner still to be named."""
+def make_sample(
+    trajectory: Trajectory, label: Label, view: str, renderer: ChatRenderer, source: Trajectory | None = None
+) -> Sample:
+    """One sample, its KL partner still to be named; `source` is the trajectory it was rephrased from."""
     ids, mask, prompt_length, count = tokens_of(trajectory, renderer)
     return Sample(
         id=content_hash([ids, label, view, trajectory.id]),
-        trajectory_id=trajectory.id,
+        trajectory_id=(source or trajectory).id,
         task_id=trajectory.task.id,
         env=trajectory.task.env,
         level=trajectory.task.level,
@@ -98,5 +100,5 @@ def make_samples(
     for trajectory, mark in labelled:
         rephrased = shortened.get(trajectory.id, trajectory)
         samples.append(make_sample(trajectory, mark, "raw", renderer))
-        samples.append(make_sample(rephrased, mark, "rephrased", renderer))
+        samples.append(make_sample(rephrased, mark, "rephrased", renderer, source=trajectory))
     return name_kl_partners(samples, seed)
