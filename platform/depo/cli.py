@@ -205,9 +205,7 @@ def _export(options: argparse.Namespace) -> int:
     from depo.pipeline import build
 
     experiment = build(_load(options))
-    stage = f"annotate {options.name}"
-    if stage not in experiment.nodes:
-        raise ConfigError(f"export: no round {options.name!r} in {options.config}")
+    _require_round(experiment.config, options.name)
     annotation = experiment.config.annotation.get(options.name)
     trajectories = experiment.out(f"generate {options.name}")
     count = export_samples(trajectories, annotation, options.format, Path(options.out))
@@ -226,14 +224,18 @@ def _show(options: argparse.Namespace) -> int:
     from depo.stages.student import load_renderer
 
     experiment = build(_load(options))
-    stage = f"annotate {options.name}"
-    if stage not in experiment.nodes:
-        raise ConfigError(f"data show: no round {options.name!r} in {options.config}")
+    _require_round(experiment.config, options.name)
     renderer = load_renderer(experiment.model_dir("student"))
-    samples = read_table(experiment.out(stage) / SAMPLES, Sample)
+    samples = read_table(experiment.out(f"annotate {options.name}") / SAMPLES, Sample)
     for sample in [s for s in samples if (s.label, s.view) == (options.label, options.view)][: options.n]:
         print(sample_text(sample, renderer.tokenizer.decode))
     return 0
+
+
+def _require_round(config: ExperimentConfig, name: str) -> None:
+    known = [round_.name for round_ in config.rounds]
+    if name not in known:
+        raise ConfigError(f"no round {name!r}; known: {', '.join(known)}")
 
 
 def _check_env(options: argparse.Namespace) -> int:

@@ -36,7 +36,7 @@ def test_depo_commands_are_ones_the_command_line_takes(path):
         for line in block.splitlines():
             words = shlex.split(line, comments=True)
             if words[:1] == ["depo"] and "|" not in line and "..." not in line:
-                _parser().parse_args(words[1:])
+                assert _parser().parse_args(words[1:]).command == words[1]
 
 
 def test_make_targets_named_in_the_readme_exist():

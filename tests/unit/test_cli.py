@@ -62,6 +62,13 @@ def test_an_unknown_stage_names_the_known_ones(command, tmp_path, capsys):
     assert "known: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [["export"], ["data", "show"]])
+def test_an_unknown_round_names_the_known_ones(command, capsys):
+    more = ["--out", "x.jsonl"] if command == ["export"] else []
+    assert main([*command, str(DEMO), "nonsense", *more]) == 1
+    assert capsys.readouterr().err == "depo: no round 'nonsense'; known: teacher, student\n"
+
+
 def test_the_plan_lists_every_stage_and_writes_nothing(tmp_path, capsys):
     assert main(["plan", str(DEMO), "--json", "--set", f"runtime.runs_dir={tmp_path / 'runs'}"]) == 0
     rows = json.loads(capsys.readouterr().out)
