@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
@@ -29,7 +30,12 @@ STAGE_COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; returns the exit code.
+
+    Environments named `module:Class` may stand in the current directory.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # last, so that it hides nothing
     options = _parser().parse_args(arguments)
     try:
         return options.action(options)
@@ -93,9 +99,15 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--label", choices=["D", "U"], default="D")
     show.add_argument("--view", choices=["raw", "rephrased"], default="rephrased")
     show.add_argument("-n", type=int, default=1, help="how many")
-    check = command("check-env", "check an environment against the contract", _check_env, config=False)
+    check = command(
+        "check-env", "check an environment against the contract or recorded cases", _check_env, config=False
+    )
+    check.set_defaults(misused=check.error)
     check.add_argument("env", help="registered id or module:Class")
     check.add_argument("--options", default="{}", help="constructor arguments as JSON")
+    check.add_argument("--compat", help="the rules to play by, such as agentgym")
+    check.add_argument("--cases", type=Path, help="recorded cases (.jsonl, .jsonl.gz) to replay instead")
+    check.add_argument("--catalogue", type=Path, help="the products that webshop's cases were recorded on")
     command("doctor", "check what is installed and what this machine can do", _doctor, config=False)
     return parser
 
@@ -241,10 +253,18 @@ def _require_round(config: ExperimentConfig, name: str) -> None:
 def _check_env(options: argparse.Namespace) -> int:
     from depo.envs.check import check_env
 
+    if options.cases is not None:
+        return _replay_cases(options)
+    if options.catalogue is not None:
+        options.misused("--catalogue goes with --cases")
     try:
         arguments = json.loads(options.options)
     except json.JSONDecodeError as error:
         raise ConfigError(f"--options: not JSON ({error.msg} at {error.pos})") from None
+    if not isinstance(arguments, dict):
+        raise ConfigError('--options: give an object, such as \'{"levels": ["GoToRedBall"]}\'')
+    if options.compat is not None:
+        arguments["compat"] = options.compat
     checks = check_env(options.env, arguments)
     if options.json:
         print(json.dumps([{"check": c.name, "ok": c.ok, "detail": c.detail} for c in checks]))
@@ -252,6 +272,25 @@ def _check_env(options: argparse.Namespace) -> int:
         for c in checks:
             print(f"{'ok  ' if c.ok else 'FAIL'} {c.name}" + (f": {c.detail}" if c.detail else ""))
     return 0 if all(c.ok for c in checks) else 1
+
+
+def _replay_cases(options: argparse.Namespace) -> int:
+    from depo.envs.cases import REPLAYED, replay_cases
+
+    if options.env not in REPLAYED:
+        options.misused(f"--cases: {options.env} has no recorded cases; {' and '.join(REPLAYED)} have")
+    if options.compat is None:
+        options.misused("--cases needs --compat, the rules that the cases were recorded under")
+    if options.catalogue is not None and options.env != "webshop":
+        options.misused("--catalogue goes with webshop's cases")
+    if options.options != "{}":
+        options.misused("--options does not go with --cases; the cases tell what is played")
+    report = replay_cases(options.env, options.cases, options.compat, options.catalogue)
+    if options.json:
+        print(json.dumps({"checked": report.checked, "difference": report.difference}))
+    else:
+        print(report.difference or f"{report.checked} cases agree")
+    return 1 if report.difference else 0
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -233,7 +233,8 @@ class EvaluationConfig(Strict):
     methods: list[str] = []
     """Methods in the table; empty means all."""
     split: Literal["validation", "test"] = "test"
-    tasks: Count = 400
+    tasks: Count = 90
+    """Held-out tasks; every method is tried on the same ones."""
     skip: Annotated[int, Field(ge=0)] = 0
     """Tasks of the split to pass over first: those that earlier recipes were already judged on."""
     decoding: list[Literal["sampled", "greedy"]] = ["sampled", "greedy"]

@@ -15,7 +15,12 @@ from depo.envs.base import TextEnv
 ENTRY_POINTS = "depo.envs"
 """Entry-point group in which other packages register `name = "module:Class"`."""
 
-BUILT_IN = {"babyai": "depo.envs.babyai.env:BabyAIEnv"}
+BUILT_IN = {
+    "babyai": "depo.envs.babyai.env:BabyAIEnv",
+    "webshop": "depo.envs.webshop.env:WebShopEnv",
+    "maths": "depo.envs.maths.env:MathsEnv",
+    "agentgym": "depo.envs.agentgym:AgentGymEnv",
+}
 
 
 def make_env(id: str, options: Mapping[str, Any]) -> TextEnv:

@@ -1,0 +1,1 @@
+"""Single-turn maths: GSM8K, MATH and simultaneous equations."""
