@@ -1,16 +1,25 @@
+import json
+import random
 from collections import Counter
 
 import pytest
 from babyai_help import DEMO, brief_env
 
 from depo.config.base import ConfigError
-from depo.envs.babyai.levels import Worlds
-from depo.envs.babyai.state import Start
+from depo.envs.babyai.levels import AGENTGYM_LEVELS, Worlds, make_world
+from depo.envs.babyai.publish import TASKS, draft, publish
+from depo.envs.babyai.solvable import OUT_OF_REACH, SHUT_IN, STRICT_ORDER, unsolvable
+from depo.envs.babyai.tasks import FIRST_SEED, SPLITS, TaskList, digest, fingerprint, published, split_of
+
+LEFT_OUT = json.loads((SPLITS / "unsolvable.json").read_text())["levels"]
 
 
 def fingerprints(tasks):
-    worlds = Worlds()
-    return [Start(worlds[task.level], task).fingerprint() for task in tasks]
+    worlds, found = Worlds(), []
+    for task in tasks:
+        worlds[task.level].reset(seed=task.seed)
+        found.append(fingerprint(worlds[task.level]))
+    return found
 
 
 def test_no_start_state_is_in_two_splits_or_twice_in_one():
@@ -22,10 +31,10 @@ def test_no_start_state_is_in_two_splits_or_twice_in_one():
     assert [min(t.seed for t in tasks) // 10_000_000 for tasks in lists] == [0, 1, 2]
 
 
-def test_two_levels_that_are_the_same_game_share_no_task():
-    env = brief_env("SynthSeq", "BossLevel")
-    tasks = [t for split in ("train", "test") for t in env.tasks(split, 20)]
-    assert len(set(fingerprints(tasks))) == 40
+def test_levels_that_are_the_same_game_share_no_task():
+    env = brief_env("SynthSeq", "BossLevel", "BossLevelNoUnlock")
+    tasks = [t for split in FIRST_SEED for t in env.tasks(split, 120)]
+    assert len(set(fingerprints(tasks))) == 360
 
 
 def test_tasks_are_spread_over_levels_and_a_shorter_list_is_a_prefix():
@@ -54,11 +63,87 @@ def test_listing_tasks_leaves_the_episode_alone():
     assert env.snapshot() == before
 
 
-def test_tasks_that_minigrid_can_only_fail_are_left_out():
-    env = brief_env("OpenDoorsOrderN4Debug")
-    for task in env.tasks("train", 20):
-        env.reset(task)
-        assert "then" not in env.goal and "after" not in env.goal
+@pytest.mark.parametrize("split", FIRST_SEED)
+def test_each_of_the_forty_levels_has_its_published_tasks(split):
+    lists, rng, worlds = published(split).levels, random.Random(0), Worlds()
+    assert tuple(lists) == AGENTGYM_LEVELS
+    few = {name for name, listed in lists.items() if len(listed.seeds) < TASKS[split]}
+    assert few <= {"OpenRedDoor", "OpenRedBlueDoorsDebug"} and all(lists[name].complete for name in few)
+    for name, listed in lists.items():
+        assert list(listed.seeds) == sorted(set(listed.seeds))
+        seeds = [listed.seeds[0], *rng.sample(listed.seeds, 2)]
+        for seed in seeds:
+            worlds[name].reset(seed=seed)
+            found = fingerprint(worlds[name])
+            assert split_of(found) == split and not unsolvable(worlds[name])
+            assert seed != seeds[0] or digest([found]) == listed.first
+
+
+def test_published_lists_are_what_publishing_again_gives():
+    for name, count in (("GoToRedBallGrey", 40), ("OpenRedDoor", 99)):
+        again = draft(name, "test", count, set())
+        assert tuple(again.seeds) == published("test").levels[name].seeds[:count]
+        assert again.complete == (name == "OpenRedDoor")
+    assert again.listed() == published("test").levels["OpenRedDoor"]
+
+
+def test_unsolvable_tasks_are_left_out_and_listed():
+    reasons = {level: set(by_reason) for level, by_reason in LEFT_OUT.items()}
+    assert reasons == {
+        "GoToImpUnlock": {OUT_OF_REACH}, "Unlock": {OUT_OF_REACH}, "PickupDistDebug": {SHUT_IN},
+        "OpenDoorsOrderN4Debug": {STRICT_ORDER},
+    }  # fmt: skip
+    for level, by_reason in LEFT_OUT.items():
+        world, rng = make_world(level), random.Random(0)
+        for reason, by_split in by_reason.items():
+            for split, seeds in by_split.items():
+                assert not set(seeds) & set(published(split).levels[level].seeds)
+                for seed in rng.sample(seeds, min(3, len(seeds))):
+                    world.reset(seed=seed)
+                    assert unsolvable(world) == reason
+                    if reason == OUT_OF_REACH:  # its key is in the room that it locks
+                        world.grid.grid = [_unlocked(thing) for thing in world.grid.grid]
+                        assert not unsolvable(world)
+
+
+def _unlocked(thing):
+    if thing is not None and thing.type == "door":
+        thing.is_locked = False
+    return thing
+
+
+def test_where_the_published_list_ends_the_seeds_go_on(tmp_path):
+    publish(["GoToRedBallNoDists"], {"train": 3, "validation": 0, "test": 2}, tmp_path / "few")
+    publish([], dict.fromkeys(FIRST_SEED, 0), tmp_path / "none")
+    for levels in (["GoToRedBallNoDists"], ["GoToRedBallNoDists", "GoToObjS4"]):
+        few, none, ours = (
+            TaskList("babyai", levels, "train", folder=folder).first(60)
+            for folder in (tmp_path / "few", tmp_path / "none", SPLITS)
+        )
+        assert few == none == ours
+
+
+def test_another_minigrid_that_makes_other_tasks_is_refused(tmp_path):
+    publish(["GoToRedBallNoDists"], {"train": 3, "validation": 3, "test": 3}, tmp_path)
+    for split, change in (
+        ("train", {"first": "0"}),  # noticed with any release
+        ("validation", {"minigrid": "2.3.1"}),
+        ("test", {"minigrid": "2.3.1", "all": "0"}),
+    ):
+        read = json.loads((tmp_path / f"{split}.json").read_text())
+        read.update(change)
+        read["levels"]["GoToRedBallNoDists"].update(change)
+        (tmp_path / f"{split}.json").write_text(json.dumps(read))
+    assert len(TaskList("babyai", ["GoToRedBallNoDists"], "validation", tmp_path).first(3)) == 3
+    for split in ("train", "test"):
+        with pytest.raises(ConfigError, match="makes other tasks of level 'GoToRedBallNoDists' than"):
+            TaskList("babyai", ["GoToRedBallNoDists"], split, tmp_path).first(1)
+
+
+def test_a_room_too_full_for_the_agent_is_drawn_anew():
+    world = make_world("SynthS5R2")
+    world.reset(seed=1741)  # minigrid alone draws places for the agent without end
+    assert world.grid.get(*world.agent_pos) is None
 
 
 def test_an_unknown_split_is_refused():

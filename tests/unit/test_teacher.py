@@ -4,10 +4,13 @@ import re
 import pytest
 from babyai_help import DEMO, brief_env, task, wander
 
+from depo.config.base import ConfigError
 from depo.config.schema import TeacherConfig
+from depo.envs.babyai.levels import AGENTGYM_LEVELS
 from depo.policies.base import Exchange, Reply, Request, Sampling, format_reply, parse_reply
 from depo.policies.teacher import TeacherPolicy
-from depo.policies.teacher_thoughts import CORE_WORDS, count_words
+from depo.policies.teacher_bot import demonstrate
+from depo.policies.teacher_thoughts import CORE_WORDS, Reading, count_words, read, split_action, traits
 
 PERFECT = TeacherConfig(wordiness=0, waste=0, mistakes=0)
 
@@ -47,10 +50,60 @@ def test_without_slips_it_solves_larger_levels(level):
     assert sum(play(policy, env, t, 40)[1] for t in env.tasks("validation", 5)) >= 4
 
 
-def test_a_level_its_bot_cannot_play_is_a_bad_episode_and_no_error():
+def test_it_solves_nearly_all_tasks_of_agentgyms_levels():
+    policy, unsolved = TeacherPolicy(PERFECT), []
+    for level in AGENTGYM_LEVELS:
+        env = brief_env(level)
+        unsolved += [t.id for t in env.tasks("test", 3) if not play(policy, env, t, 120)[1]]
+    assert len(unsolved) <= 0.05 * 3 * len(AGENTGYM_LEVELS), unsolved
+
+
+def test_it_opens_a_box_for_the_key_in_it():
     env, policy = brief_env("KeyInBox"), TeacherPolicy(PERFECT)
-    for t in env.tasks("train", 3):
-        assert play(policy, env, t, 5)[0]
+    for t in env.tasks("validation", 10):
+        steps, success, _ = play(policy, env, t, 16)
+        assert success and "toggle" in [reply.action for _, reply, _ in steps]
+
+
+def test_it_opens_a_box_in_its_way_where_it_must_not_pick_it_up():
+    env, policy = brief_env("PickupDistDebug"), TeacherPolicy(PERFECT)
+    steps, success, _ = play(policy, env, task("PickupDistDebug", 20000232), 12)
+    assert success and [reply.action for _, reply, _ in steps].count("toggle") == 1
+
+
+@pytest.mark.parametrize(
+    ("level", "seed"), [("GoToImpUnlock", 20000525), ("Unlock", 20000749), ("PickupDistDebug", 20000252)]
+)
+def test_planning_ends_where_there_is_no_way(level, seed):
+    env, policy = brief_env(level), TeacherPolicy(PERFECT)
+    observation, t = env.reset(task(level, seed)), task(level, seed)
+    states = len(demonstrate(env, 0)), env.world.step_count
+    assert states[0] == 0 and states[1] <= env.world.max_steps
+    steps, success, _ = play(policy, env, t, 3)
+    assert steps[0][0] == observation and not success
+    assert all(result.info["valid"] for _, _, result in steps)
+
+
+@pytest.mark.parametrize("kind", ["waste", "mistakes"])
+def test_at_rate_one_each_step_is_a_slip_of_that_kind(kind):
+    env = brief_env("GoToLocalS8N7", "PutNextLocalS6N4")
+    slip = TeacherPolicy(TeacherConfig(**{"wordiness": 0, "waste": 0, "mistakes": 0, kind: 1}))
+    replies = []
+    for t in env.tasks("train", 20):
+        observation = env.reset(t)
+        best = ask(TeacherPolicy(PERFECT), env, observation)[0].action
+        replies += [(reply, best) for reply in ask(slip, env, observation, n=4, seed=t.seed)]
+    assert all(reply.action != best for reply, best in replies)
+    assert len({reply.action for reply, _ in replies}) > 10
+
+
+def test_at_rate_zero_there_is_no_filler_and_at_rate_one_always():
+    env = brief_env()
+    for wordiness, count in ((0, {1}), (1, {2, 3, 4})):
+        policy = TeacherPolicy(TeacherConfig(wordiness=wordiness, waste=0, mistakes=0))
+        for t in env.tasks("train", 20):
+            for _, reply, _ in play(policy, env, t, 10)[0]:
+                assert len(re.split(r"(?<=[.?]) ", reply.thought)) in count
 
 
 def test_slips_cost_reward_and_it_recovers_from_them():
@@ -204,5 +257,36 @@ def test_past_turns_of_another_policy_are_taken_as_they_are():
 
 def test_it_needs_the_live_environment():
     request = Request("", (), "You see: nothing.", 1, Sampling(), 0)
-    with pytest.raises(ValueError, match="BabyAI only"):
+    with pytest.raises(ValueError, match="needs the live environment"):
         TeacherPolicy(PERFECT).sample([request])
+
+
+class Unscripted:
+    """An environment that nobody wrote a script for."""
+
+    id = "chess"
+
+
+def test_an_environment_without_a_script_is_refused():
+    request = Request("", (), "", 1, Sampling(), 0, Unscripted())
+    with pytest.raises(
+        ConfigError, match=r"no script for environment 'chess' \(it plays babyai, webshop\); give"
+    ):
+        TeacherPolicy(PERFECT).sample([request])
+
+
+def test_agentgyms_words_are_read_too():
+    observation = (
+        "In front of you in this room, you can see several objects: "
+        "There is a red box 1 0 steps in front of you and 1 steps to your left.  "
+        "There is a grey closed door 2 right in front of you 6 steps away.  "
+        "The room has walls around you. You are carrying a blue key."
+    )
+    assert read(observation) == Reading(
+        {"red box 1": "1 left", "grey closed door 2": "6 ahead"}, "blue key", ""
+    )
+    assert read("There is no red box here.").refused == "There is no red box here"
+    assert split_action("pickup red box 1") == ("pick up", "red box", "1")
+    assert split_action("toggle and go through grey closed door 2") == ("go through", "grey closed door", "2")
+    assert traits("grey closed door") == traits("closed grey door") == ("closed", "grey", "door")
+    assert traits("red box") == ("", "red", "box")

@@ -4,27 +4,78 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
+from importlib import import_module
+from typing import Any, Protocol
 
+from depo.config.base import ConfigError
 from depo.config.schema import TeacherConfig
 from depo.policies.base import Reply, Request, format_reply
-from depo.policies.teacher_plan import CHECK, Planner, Target, targets
-from depo.policies.teacher_thoughts import Reading, core, count_words, filler, read, split_action
+from depo.policies.teacher_thoughts import count_words
 
 _REDRAWS = 6
 
+SCRIPTS = {
+    "babyai": "depo.policies.teacher_babyai:BabyAIScript",
+    "webshop": "depo.policies.teacher_webshop:WebShopScript",
+}
+"""Environment id to the `Script` that plays it, imported at its first use."""
+
+
+class Turn(Protocol):
+    """One state, as a script understands it. Equal states and pasts give equal turns.
+
+    An action goes with a thought, one short sentence that justifies it (its "core").
+    """
+
+    @property
+    def available(self) -> list[str]:
+        """Actions that can be carried out now, at least one; drawn from where `good` is empty."""
+        ...
+
+    @property
+    def good(self) -> str:
+        """The right action now; empty where the script knows none."""
+        ...
+
+    def core(self, action: str) -> str:
+        """The thought that justifies `action`."""
+        ...
+
+    def waste(self) -> list[tuple[str, str]]:
+        """(action, thought) of steps that do no harm and lead nowhere."""
+        ...
+
+    def mistakes(self) -> list[tuple[str, str]]:
+        """(action, thought) of steps that are wrong and believed right."""
+        ...
+
+    def filler(self, rng: random.Random) -> tuple[list[str], list[str]]:
+        """Sentences that justify nothing, at least one in all: to say before the thought, and after."""
+        ...
+
+
+class Script(Protocol):
+    """How one environment is played. Made without arguments, once a teacher; may remember plans."""
+
+    def turn(self, env: Any, request: Request, taken: tuple[str, ...]) -> Turn:
+        """The state that the live `env` is in; `env` must be left as it was.
+
+        `taken` are the past actions of `request.history`, malformed replies left out. What a turn
+        offers may depend on the environment's state, `request` and `taken` alone, never on what the
+        script was asked before.
+        """
+        ...
+
 
 class TeacherPolicy:
-    """Plays BabyAI through the live environment of a request, by minigrid's bot.
+    """Plays an environment that has a script, through the live environment of a request.
 
-    The bot, and so the teacher, knows what the observations so far have shown and no more. Each
-    reply is drawn on its own: with `waste` it looks around, strolls or asks what it can do; with
-    `mistakes` it acts on something that is not there or not asked for; with `wordiness` its
-    thought carries filler. After a slip it plans anew and says so. `Reply.num_tokens` counts words
-    and punctuation marks.
+    Each reply is drawn on its own: with `waste` it takes a step that leads nowhere; with
+    `mistakes` one that is wrong; with `wordiness` its thought carries filler. After a slip the
+    script plans anew and says so. `Reply.num_tokens` counts words and punctuation marks.
 
-    Replies depend on `seed`, the request's seed, task and past actions alone. Raises `ValueError`
-    for a request without a `BabyAIEnv`.
+    Replies depend on `seed`, the request's seed, task and past actions alone. Raises `ConfigError`
+    (a `ValueError`) for a request without a live environment, or with one that has no script.
     """
 
     name = "teacher"
@@ -33,18 +84,20 @@ class TeacherPolicy:
     def __init__(self, config: TeacherConfig, seed: int = 0) -> None:
         self._config = config
         self._seed = seed
-        self._planner = Planner()
+        self._scripts: dict[str, Script] = {}
 
     def sample(self, requests: Sequence[Request]) -> list[list[Reply]]:
         return [self._propose(request) for request in requests]
 
     def _propose(self, request: Request) -> list[Reply]:
         env = request.env
-        if env is None or env.id != "babyai":
-            raise ValueError("the teacher plays BabyAI only; set env.id to 'babyai', or another policy")
+        if env is None:
+            raise ConfigError("the teacher needs the live environment: give it as Request.env")
+        if env.id not in self._scripts:
+            self._scripts[env.id] = _load_script(env.id)
         taken = tuple(turn.reply.action for turn in request.history if not turn.reply.malformed)
         rng = random.Random(repr((self._seed, request.seed, env.task.id, taken)))
-        turn = _Turn(env, request, self._planner, taken)
+        turn = self._scripts[env.id].turn(env, request, taken)
         replies: list[Reply] = []
         for _ in range(request.n):
             action, justification = self._choose(turn, rng)
@@ -56,7 +109,7 @@ class TeacherPolicy:
             replies.append(reply)
         return replies
 
-    def _choose(self, turn: _Turn, rng: random.Random) -> tuple[str, str]:
+    def _choose(self, turn: Turn, rng: random.Random) -> tuple[str, str]:
         """An action and the core of its thought."""
         draw = rng.random()
         slips = []
@@ -69,74 +122,20 @@ class TeacherPolicy:
         action = turn.good or rng.choice(turn.available)
         return action, turn.core(action)
 
-    def _say(self, turn: _Turn, action: str, justification: str, rng: random.Random) -> Reply:
+    def _say(self, turn: Turn, action: str, justification: str, rng: random.Random) -> Reply:
         thought = justification
         if rng.random() < self._config.wordiness:
-            before, after = filler(rng, turn.goal, turn.reading)
+            before, after = turn.filler(rng)
             thought = " ".join([*before, justification, *after])
         text = format_reply(thought, action)
         return Reply(text, thought, action, malformed=False, num_tokens=count_words(text))
 
 
-class _Turn:
-    """One state, as the teacher understands it."""
-
-    def __init__(self, env: Any, request: Request, planner: Planner, taken: tuple[str, ...]) -> None:
-        self.reading: Reading = read(request.observation)
-        self.goal: str = env.goal
-        plan = planner.plan(env, taken)
-        self.good = plan.actions[0] if plan.actions else ""
-        self.available = [a for a in env.available_actions() if a != CHECK] or [CHECK]
-        self._targets: list[Target] = targets(env.world) or [Target(None, None)]
-        self._in_sight = self._matching(self._targets[0])
-        self._key_first()
-        self._lapse = ""
-        if taken and not self.reading.refused:
-            verb, name, _ = split_action(taken[-1])
-            if verb and verb != "go through" and not any(t.matches(name) for t in self._targets):
-                before = planner.plan_before(env, taken)
-                self._lapse = name if before and before.actions[:1] != (taken[-1],) else ""
-
-    def _key_first(self) -> None:
-        """A locked door turns the eye to its key."""
-        state, color = self._in_sight[0].split()[:2] if self._in_sight else ("", "")
-        if state == "locked" and self.reading.carried != f"{color} key":
-            self._targets.insert(0, Target("key", color))
-            self._in_sight = self._matching(self._targets[0])
-
-    def _matching(self, target: Target) -> list[str]:
-        return [label for label in self.reading.things if target.matches(label.rpartition(" ")[0])]
-
-    def core(self, action: str) -> str:
-        return core(action, self.reading, self._targets[0].name, self._in_sight, self._lapse)
-
-    def waste(self) -> list[tuple[str, str]]:
-        """Steps that do no harm and lead nowhere."""
-        slips = [(CHECK, "What can I do here?")]
-        for action in self.available:
-            verb, name, _ = split_action(action)
-            if action == self.good:
-                continue
-            if action in ("turn left", "turn right"):
-                slips.append((action, f"Let me look {action.split()[1]} first."))
-            elif action == "move forward":
-                slips.append((action, "Let me walk a bit first."))
-            elif verb == "go to" and not any(t.matches(name) for t in self._targets):
-                slips.append((action, f"Maybe the {name} helps; go there."))
-        return slips
-
-    def mistakes(self) -> list[tuple[str, str]]:
-        """Steps that are wrong, believed right."""
-        target = self._targets[0]
-        slips = []
-        if not self._in_sight and target.kind and target.color:
-            name = f"closed {target.name}" if target.kind == "door" else target.name
-            slips.append((f"go to {name} 1", f"The {target.name} must be near; go to it."))
-        for label in self._in_sight:
-            name = label.rpartition(" ")[0]
-            slips.append((f"go to {name} {len(self._in_sight) + 1}", f"I choose the other {name}."))
-        for action in self.available:
-            verb, name, _ = split_action(action)
-            if verb in ("go to", "pick up") and action != self.good and not target.matches(name):
-                slips.append((action, f"This {name} must be the one."))
-        return slips or [("drop", "I put it down here.")]
+def _load_script(env_id: str) -> Script:
+    if env_id not in SCRIPTS:
+        raise ConfigError(
+            f"the teacher has no script for environment {env_id!r} (it plays {', '.join(SCRIPTS)}); give the "
+            "round another policy (kind engine or openai), or write a script: depo.policies.teacher.Script"
+        )
+    module, _, name = SCRIPTS[env_id].partition(":")
+    return getattr(import_module(module), name)()  # type: ignore[no-any-return]

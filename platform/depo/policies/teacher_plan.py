@@ -15,6 +15,7 @@ from typing import Any
 from minigrid.envs.babyai.core.verifier import AfterInstr, AndInstr, BeforeInstr, PutNextInstr
 
 from depo.policies.teacher_bot import demonstrate
+from depo.policies.teacher_thoughts import split_action, traits
 
 _KEPT = 1 << 14
 _BEAM = 6
@@ -34,7 +35,7 @@ class Target:
 
     def matches(self, name: str) -> bool:
         """Whether a thing named as in an observation ("closed red door") can be it."""
-        *_, color, kind = name.split()
+        _, color, kind = traits(name)
         return self.color in (None, color) and self.kind in (None, kind)
 
 
@@ -68,11 +69,11 @@ class Planner:
 
     def _replay(self, env: Any, taken: tuple[str, ...]) -> Plan | None:
         """`plan_before` from the start of the task; None where `taken` does not lead here."""
-        here = env.snapshot()
-        env.reset(here.task)
+        here, task = env.snapshot(), env.task
+        env.reset(task)
         plan = None
         for turn, action in enumerate(taken):
-            prefix = (here.task.id, taken[:turn])
+            prefix = (task.id, taken[:turn])
             plan = self._known.get(prefix) or self._remember(env, taken[:turn], plan)
             env.step(action)
         arrived = env.snapshot().core == here.core
@@ -96,13 +97,12 @@ class Planner:
 
 def make_plan(env: Any, explored: int) -> tuple[str, ...]:
     """Text actions from the present state of `env` to success; none where the bot fails."""
-    here = env.snapshot()
-    if here.outcome:
+    if env.outcome:
         return ()
+    here = env.snapshot()
     world = env.world
     wanted = targets(world)
-    named = {s.label for s in env.sight().objects if any(target.matches(s.name) for target in wanted)}
-    at_once = _first_success(env, here, [a for a in env.available_actions() if _object(a) in named])
+    at_once = _first_success(env, here, [a for a in env.available_actions() if _names(a, wanted)])
     if at_once:
         return (at_once,)
     states = demonstrate(env, explored)
@@ -132,12 +132,10 @@ def _collect(instr: Any, carrying: Any, found: list[Target]) -> None:
     found += [Target(d.type, d.color) for d in descriptions]
 
 
-def _object(action: str) -> str:
-    """The label a text action names: "go to red ball 1" names "red ball 1"."""
-    for verb in ("go to ", "pick up ", "go through ", "open "):
-        if action.startswith(verb):
-            return action.removeprefix(verb)
-    return ""
+def _names(action: str, wanted: list[Target]) -> bool:
+    """Whether a text action is about something that the mission names."""
+    name = split_action(action)[1]
+    return bool(name) and any(target.matches(name) for target in wanted)
 
 
 def _first_success(env: Any, here: Any, actions: list[str]) -> str:
@@ -170,7 +168,8 @@ def _in_text(env: Any, states: list[Any], strolls: bool) -> tuple[str, ...]:
             wanted = targets(env.world)
             found: list[tuple[int, str]] = []
             for action in env.available_actions():
-                if action == CHECK or not (strolls or _purposeful(action, wanted)):
+                purposeful = not action.startswith("go to ") or _names(action, wanted)
+                if action == CHECK or not (strolls or purposeful):
                     continue
                 taken = env.attempt(action)
                 j = index.get(env.snapshot().core, -1)
@@ -184,11 +183,6 @@ def _in_text(env: Any, states: list[Any], strolls: bool) -> tuple[str, ...]:
                 return (*_trace(came, i), min(found, key=lambda way: way[0])[1])
         layer = following
     return ()
-
-
-def _purposeful(action: str, wanted: list[Target]) -> bool:
-    label = _object(action) if action.startswith("go to ") else ""
-    return not label or any(target.matches(label.rpartition(" ")[0]) for target in wanted)
 
 
 def _trace(came: Mapping[int, tuple[int, str]], i: int) -> tuple[str, ...]:

@@ -15,7 +15,15 @@ CORE_WORDS = 11
 
 _ITEM = re.compile(r"([a-z]+(?: [a-z]+)+ \d+), ([^;.]+)")
 _WORDS = re.compile(r"\w+|[^\w\s]")
-_MACRO = re.compile(r"(go to|pick up|go through|open) (.+) (\d+)")
+_MACRO = re.compile(r"(go to|pick ?up|(?:toggle and )?go through|open) (.+) (\d+)")
+_VERBS = {"pickup": "pick up", "toggle and go through": "go through"}
+_DOOR_STATES = ("open", "closed", "locked")
+_AGENTGYM_ITEM = re.compile(
+    r"There is a ([a-z]+(?: [a-z]+)+ \d+) "
+    r"(?:right in front of you (\d+)|(\d+) steps in front of you and (\d+))"
+    r" steps (?:away|to your (right|left))"
+)
+_AGENTGYM_CARRIED = re.compile(r"You are carrying an? ([a-z]+ [a-z]+)")
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,9 @@ class Reading:
 
 
 def read(observation: str) -> Reading:
-    """The facts of an observation as `BabyAIEnv` writes it."""
+    """The facts of an observation as `BabyAIEnv` writes it, under either of its rules."""
+    if "You see: " not in observation and not observation.startswith("Not possible: "):
+        return _read_agentgym(observation)
     seen = observation.partition("You see: ")[2].partition("\n")[0]
     things, _, carried = seen.partition(" You carry ")
     refused = observation.removeprefix("Not possible: ") if observation.startswith("Not possible: ") else ""
@@ -42,10 +52,32 @@ def read(observation: str) -> Reading:
     )
 
 
+def _read_agentgym(observation: str) -> Reading:
+    things = {}
+    for label, straight, ahead, beside, side in _AGENTGYM_ITEM.findall(observation):
+        parts = [f"{straight or ahead} ahead"] if (straight or ahead) != "0" else []
+        things[label] = ", ".join(parts + ([f"{beside} {side}"] if side else []))
+    carried = _AGENTGYM_CARRIED.search(observation)
+    shown = "You are carrying" in observation or "You are not carrying" in observation
+    return Reading(
+        things=things,
+        carried=carried[1] if carried else "",
+        refused="" if shown else observation.partition(".")[0],
+    )
+
+
 def split_action(action: str) -> tuple[str, str, str]:
-    """(verb, name, number) of an action on a thing; ("", "", "") of any other."""
+    """(verb, name, number) of an action on a thing, by whichever rules; ("", "", "") of any other."""
     match = _MACRO.fullmatch(action)
-    return (match[1], match[2], match[3]) if match else ("", "", "")
+    return (_VERBS.get(match[1], match[1]), match[2], match[3]) if match else ("", "", "")
+
+
+def traits(name: str) -> tuple[str, str, str]:
+    """(state, colour, kind) of a thing's name; the state is empty for what is no door."""
+    words = name.split()
+    state = next((word for word in words[:-1] if word in _DOOR_STATES), "")
+    color = next((word for word in words[:-1] if word not in _DOOR_STATES), "")
+    return state, color, words[-1]
 
 
 def core(action: str, reading: Reading, target: str, in_sight: Sequence[str], lapse: str) -> str:
@@ -63,7 +95,7 @@ def core(action: str, reading: Reading, target: str, in_sight: Sequence[str], la
         return f"The {name} is {reading.things[label]}."
     missing = wrong or f"No {target} in sight"
     if verb == "go through":
-        return f"{missing}; try the {' '.join(name.split()[1:])}."
+        return f"{missing}; try the {' '.join(traits(name)[1:])}."
     if verb:
         return f"{missing}; try {label}." if wrong or not in_sight else f"First to {label}."
     return _core_of_primitive(action, reading, missing, in_sight, bool(wrong))

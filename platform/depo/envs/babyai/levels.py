@@ -14,6 +14,7 @@ from minigrid.envs.babyai.core import roomgrid_level
 from depo.config.base import ConfigError
 
 _PREFIX = "BabyAI-"
+_MOST_TRIES = 1_000
 
 AGENTGYM_LEVELS = (
     "GoToRedBallGrey", "GoToRedBall", "GoToRedBallNoDists", "GoToObjS6-v1", "GoToLocalS8N7",
@@ -81,11 +82,31 @@ def make_world(name: str) -> Any:
     )
     world = creator(**spec.kwargs)
     world.gen_obs = _no_image
+    world.place_obj = _bounded(world.place_obj)
     return world
 
 
 def _no_image() -> dict[str, Any]:
     return {}
+
+
+def _bounded(place: Callable[..., Any]) -> Callable[..., Any]:
+    """minigrid's `place_obj`, which gives up on an agent that fits nowhere.
+
+    minigrid draws for ever where each free cell of a small room looks at an object; told that it
+    cannot be done, it starts over with another grid.
+    """
+    tries = 0
+
+    def bounded(obj: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal tries
+        tries = tries + 1 if obj is None else 0  # None places the agent
+        if tries > _MOST_TRIES:
+            tries = 0
+            raise RecursionError("no place for the agent")
+        return place(obj, *args, **kwargs)
+
+    return bounded
 
 
 def _say_nothing(*_: Any) -> None:

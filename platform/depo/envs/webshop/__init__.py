@@ -1,0 +1,1 @@
+"""WebShop: a simulated shop in text, with search, options and graded purchases."""
