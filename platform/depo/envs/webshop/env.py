@@ -271,7 +271,7 @@ def _shelves(options: _Source, peer: bool) -> Catalogue:
 
 @lru_cache(_KEPT_SHOPS)
 def _splits(shop: Shop) -> Splits:
-    return Splits(shop.goals)
+    return Splits(shop)
 
 
 def _demand(holds: bool, option: str, form: str, given: Any) -> None:

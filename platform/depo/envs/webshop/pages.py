@@ -45,9 +45,9 @@ def text(nodes: Iterable[Node]) -> str:
 
 def text_rich(nodes: Iterable[Node]) -> str:
     """Mode "text_rich": a node a line, buttons marked, and what is chosen told first, the last one on top."""
-    shown = [node for node in nodes if node[1] not in ("", "\n")]
-    told = [f"You have clicked {value}.\n" for kind, value in shown if kind == "chosen"]
-    return "".join([*reversed(told), *(_RICH[kind].format(value) for kind, value in shown)])
+    kept = [node for node in nodes if node[1] not in ("", "\n")]
+    told = [f"You have clicked {value}.\n" for kind, value in kept if kind == "chosen"]
+    return "".join([*reversed(told), *(_RICH[kind].format(value) for kind, value in kept)])
 
 
 WRITERS: dict[str, Callable[[Iterable[Node]], str]] = {"text": text, "text_rich": text_rich}

@@ -25,8 +25,8 @@ _KEPT = 256
 _OPTION = "option:"
 
 Target = tuple[str, str]
-"""What a click does: one of the buttons with "", "product" with an asin, or an option's name with a value
-behind "option:"."""
+"""What a click does: a button with "", "product" with an asin, or "option:" and an option's name with a
+value. Two empty texts do nothing."""
 
 
 class State(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from operator import attrgetter
 from pathlib import Path
@@ -71,6 +71,7 @@ class Shop:
 
     def __init__(self, catalogue: Path, goals: Path, how: dict[str, Any]) -> None:
         self._how = how
+        self._folder = goals
         self._asins = load_array(catalogue / "asins.npy")
         self._products = Heap(catalogue, "products")
         self._groups = [load_array(catalogue / f"groups_{part}.npy") for part in ("keys", "spans", "rows")]
@@ -161,6 +162,10 @@ class Shop:
     def ids(self) -> tuple[str, ...]:
         """All ids, ascending."""
         return self._ids(slice(None))
+
+    def derived(self, name: str, build: Callable[[Path], None]) -> Path:
+        """A folder worked out from the goals by `build`: once on the machine, like the shop itself."""
+        return built_folder(self._folder.parent, f"{self._folder.name}-{name}", build)
 
     def _group(self, kind: str, value: str) -> tuple[str, ...]:
         keys, spans, rows = self._groups

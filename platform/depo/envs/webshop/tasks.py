@@ -10,50 +10,70 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, zip_longest
+from pathlib import Path
+
+import numpy as np
 
 from depo.config.base import ConfigError
 from depo.envs.webshop.analysis import search_terms
+from depo.envs.webshop.heap import load_array
 from depo.envs.webshop.product import Goal
+from depo.envs.webshop.store import Shop
 from depo.envs.webshop.wording import essence
 from depo.records import Task
+
+_VERSION = 1
+"""Goes up when goals are placed otherwise, so that no list of an earlier release is read."""
 
 SPLITS = ("train", "validation", "test")
 _SHARES = ("train", "train", "validation", "test")
 """Half of the groups train, a quarter each are for the others."""
 
 
+def place(goals: Sequence[Goal]) -> dict[tuple[str, str], list[int]]:
+    """(split, level) to its goals; new requests come before the same request with other options.
+
+    Takes one pass over all goals, seconds for a large catalogue.
+    """
+    groups = _Groups()
+    facts = []
+    for goal in goals:
+        request = " ".join(sorted(set(search_terms(" ".join(essence(goal))))))
+        groups.join(f"asin {goal.asin}", f"words {request}")
+        facts.append((goal.asin, request, goal.difficulty))
+    taken: set[tuple[str, str]] = set()
+    first, later = [], []
+    for index, (asin, request, _) in enumerate(facts):
+        (later if (asin, request) in taken else first).append(index)
+        taken.add((asin, request))
+    placed: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index in [*first, *later]:
+        asin, _, level = facts[index]
+        digest = hashlib.sha256(groups.name(f"asin {asin}").encode()).digest()
+        placed[_SHARES[digest[0] % len(_SHARES)], level].append(index)
+    return placed
+
+
 class Splits:
-    """Which goal of a shop belongs to which split; worked out once, in one pass over the goals."""
+    """Which goal of a shop belongs to which split; kept beside the shop, and mapped like it."""
 
-    def __init__(self, goals: Sequence[Goal]) -> None:
-        self._levels: dict[str, dict[str, list[int]]] = {split: defaultdict(list) for split in SPLITS}
-        groups = _Groups()
-        facts = []
-        for goal in goals:
-            request = " ".join(sorted(set(search_terms(" ".join(essence(goal))))))
-            groups.join(f"asin {goal.asin}", f"words {request}")
-            facts.append((goal.asin, request, goal.difficulty))
-        taken: set[tuple[str, str]] = set()
-        later: list[int] = []
-        for index, (asin, request, _) in enumerate(facts):
-            if (asin, request) in taken:
-                later.append(index)
-                continue
-            taken.add((asin, request))
-            self._place(index, facts[index], groups)
-        for index in later:
-            self._place(index, facts[index], groups)
+    def __init__(self, shop: Shop) -> None:
+        def build(folder: Path) -> None:
+            for (split, level), goals in place(shop.goals).items():
+                np.save(folder / f"{split}.{level}.npy", np.array(goals, np.int32))
 
-    def _place(self, index: int, fact: tuple[str, str, str], groups: _Groups) -> None:
-        digest = hashlib.sha256(groups.name(f"asin {fact[0]}").encode()).digest()
-        self._levels[_SHARES[digest[0] % len(_SHARES)]][fact[2]].append(index)
+        folder = shop.derived(f"splits-{_VERSION}", build)
+        self._levels: dict[str, dict[str, np.ndarray]] = {split: {} for split in SPLITS}
+        for path in folder.glob("*.npy"):
+            split, level = path.stem.split(".", 1)
+            self._levels[split][level] = load_array(path)
 
     def tasks(
         self, env: str, split: str, count: int, levels: Sequence[str], fits: Callable[[Task], bool]
     ) -> list[Task]:
         """The first `count` tasks that fit, over the levels in turn; a level used up loses its turn.
 
-        Within a level new requests come before the same request with other options. Raises
+        Raises
         `ConfigError` for an unknown split or level, and where there are too few goals.
         """
         if split not in SPLITS:
@@ -72,7 +92,7 @@ class Splits:
         return tasks
 
     def _queue(self, env: str, level: str, split: str) -> Iterator[Task]:
-        return (Task(env, level, goal, split) for goal in self._levels[split].get(level, ()))
+        return (Task(env, level, int(goal), split) for goal in self._levels[split].get(level, ()))
 
 
 def _in_turn(queues: Sequence[Iterator[Task]]) -> Iterator[Task]:
