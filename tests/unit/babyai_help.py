@@ -3,7 +3,12 @@
 import random
 
 from depo.envs.babyai.env import BabyAIEnv
+from depo.envs.babyai.levels import AGENTGYM_LEVELS
 from depo.records import Task
+
+RULES = (None, "agentgym")
+BOTH = [(level, compat) for level in AGENTGYM_LEVELS for compat in RULES]
+"""Each of AgentGym's levels under each rule set."""
 
 DEMO = ("GoToObjS6-v1", "OpenRedDoor", "GoToRedBallGrey", "GoToRedBall", "GoToLocalS6N3")
 HARD = (
@@ -22,9 +27,10 @@ def brief_env(*levels: str) -> BabyAIEnv:
 
 
 def wander(env: BabyAIEnv, rng: random.Random, steps: int) -> list[tuple]:
-    """Random actions, each with what came of it; some are not possible."""
+    """Random actions, each with what came of it; some are not possible, or end the episode early on."""
     trace = []
     for _ in range(steps):
-        action = rng.choice([*env.available_actions(), "toggle", "drop", "go to red ball 1", ""])
+        others = ["toggle", "drop", "go to red ball 1", "", "please check", "pickup red ball 1"]
+        action = rng.choice([*env.available_actions(), *others])
         trace.append((action, env.step(action)))
     return trace

@@ -6,6 +6,7 @@ from babyai_help import DEMO, brief_env, task, wander
 
 from depo.config.base import ConfigError
 from depo.config.schema import TeacherConfig
+from depo.envs.babyai.env import BabyAIEnv
 from depo.envs.babyai.levels import AGENTGYM_LEVELS
 from depo.policies.base import Exchange, Reply, Request, Sampling, format_reply, parse_reply
 from depo.policies.teacher import TeacherPolicy
@@ -290,3 +291,16 @@ def test_agentgyms_words_are_read_too():
     assert split_action("toggle and go through grey closed door 2") == ("go through", "grey closed door", "2")
     assert traits("grey closed door") == traits("closed grey door") == ("closed", "grey", "door")
     assert traits("red box") == ("", "red", "box")
+
+
+@pytest.mark.parametrize(
+    "level", ["GoToLocalS8N7", "Open", "PutNextLocalS6N4", "UnlockLocalDist", "SynthLoc"]
+)
+def test_it_plays_by_agentgyms_rules_too(level):
+    env = BabyAIEnv([level], compat="agentgym")
+    perfect, lapsing = TeacherPolicy(PERFECT), TeacherPolicy(TeacherConfig(waste=0.3, mistakes=0.2))
+    for t in env.tasks("test", 3):
+        steps, success, _ = play(perfect, env, t, 60)
+        assert success and all(result.info["valid"] for _, _, result in steps)
+        assert any(re.match(r"The [a-z ]+ is \d", reply.thought) for _, reply, _ in steps)
+        assert len(play(lapsing, env, t, 20)[0]) >= 1

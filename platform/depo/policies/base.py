@@ -70,15 +70,16 @@ class Policy(Protocol):
         ...
 
 
-_ACTION = re.compile(r"^\s*action\s*:(.*)$", re.IGNORECASE | re.MULTILINE)
+_ACTION = re.compile(r"^\s*action\s*:[ \t]*(?:\n[ \t]*)?(.*)$", re.IGNORECASE | re.MULTILINE)
+# Policies trained on AgentGym's trajectories put the action on the line below its word.
 _THOUGHT = re.compile(r"^\s*thought\s*:", re.IGNORECASE)
 
 
 def parse_reply(text: str) -> tuple[str, str, bool]:
     """Split a ReAct reply into (thought, action, malformed).
 
-    Well-formed is a thought followed by exactly one `Action:` line with something in it. A
-    malformed reply keeps its text as the thought and has an empty action.
+    Well-formed is a thought followed by exactly one `Action:` with something on its line, or on the
+    next one. A malformed reply keeps its text as the thought and has an empty action.
     """
     found = list(_ACTION.finditer(text))
     thought = _THOUGHT.sub("", text[: found[0].start()] if found else text, count=1).strip()

@@ -58,11 +58,11 @@ def _read_agentgym(observation: str) -> Reading:
         parts = [f"{straight or ahead} ahead"] if (straight or ahead) != "0" else []
         things[label] = ", ".join(parts + ([f"{beside} {side}"] if side else []))
     carried = _AGENTGYM_CARRIED.search(observation)
-    shown = "You are carrying" in observation or "You are not carrying" in observation
+    accepted = ("You are carrying", "You are not carrying", "You can take the following actions")
     return Reading(
         things=things,
         carried=carried[1] if carried else "",
-        refused="" if shown else observation.partition(".")[0],
+        refused="" if any(words in observation for words in accepted) else observation.partition(".")[0],
     )
 
 

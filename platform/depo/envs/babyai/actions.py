@@ -1,133 +1,164 @@
-"""Text actions: which there are, which low-level moves they stand for, and why one is refused."""
+"""The repaired rules' text actions: which there are, which low-level moves they stand for, why not."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cached_property
 
-from depo.envs.babyai.paths import DROP, LEFT, PICKUP, RIGHT, STEP, TOGGLE, WAIT, Routes, routes
-from depo.envs.babyai.text import CHECK
-from depo.envs.babyai.view import Seen, Sight
+from depo.envs.babyai.board import FRONT
+from depo.envs.babyai.episode import Episode, opens
+from depo.envs.babyai.layout import CODES, FIRST_DOOR, FIRST_LOCKED, FIRST_SHUT
+from depo.envs.babyai.mission import DROP, LEFT, PICKUP, RIGHT, STEP, TOGGLE, WAIT
+from depo.envs.babyai.paths import beside, facing, reachable, shortest
+from depo.envs.babyai.text import CHECK, label, quoted
+from depo.envs.babyai.view import CODE_MASK, NAMES, RANK_SHIFT, wall_ahead
 
 _MACRO = re.compile(r"(go to|pick up|pickup|go through|open) (.+?)(?: (\d+))?", re.ASCII)
 
 
-@dataclass(frozen=True)
-class Scene:
-    """What deciding about an action needs to know."""
-
-    sight: Sight
-    carried: str | None
-    """Name of what the agent carries."""
-
-    @cached_property
-    def routes(self) -> Routes:
-        """The ways to all that is in sight; searched once, and only if asked for."""
-        return routes(self.sight.blocked)
-
-
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why an action cannot be carried out."""
+class Choice:
+    """What an action comes to: the way to face the thing at `rank` (-1 for none), then `moves`."""
 
-    reason: str
+    moves: tuple[int, ...]
+    rank: int = -1
+
+
+_ALWAYS = {"turn left": Choice((LEFT,)), "turn right": Choice((RIGHT,))}
+_STEP, _TOGGLE, _DROP = Choice((STEP,)), Choice((TOGGLE,)), Choice((DROP,))
+
+
+@dataclass(slots=True)
+class Scene:
+    """What follows from a state."""
+
+    things: list[tuple[int, int, int]]
+    """(code, number of that name, rank) of all that is in sight, nearest first."""
+    wall_ahead: int | None
+    free: int
+    """The window's cells that can be walked; those out of sight can, where light gets that far."""
+    choices: dict[str, Choice]
+    """Every action that can be carried out, `check available actions` aside."""
+
+    @property
+    def front(self) -> int:
+        """Code of what is right ahead, -1 for nothing."""
+        return self.things[0][0] if self.things and self.things[0][2] == FRONT else -1
+
+
+def survey(episode: Episode) -> Scene:
+    """The scene of a state."""
+    view, layout, heading = episode.view, episode.layout, episode.heading
+    board = episode.scenario.terrain.board
+    things: list[tuple[int, int, int]] = []
+    counts: dict[int, int] = {}
+    for thing in view.things:
+        code = thing & CODE_MASK
+        counts[code] = number = counts.get(code, 0) + 1
+        things.append((code, number, thing >> RANK_SHIFT))
+    blocked = (layout.opaque[heading] | layout.solid[heading]) >> view.shift & view.seen
+    free = board.map[view.rows] & ~(board.outside[heading] >> view.shift) & ~blocked
+    scene = Scene(things, wall_ahead(view, board), free, {})
+    _choose(scene, episode)
+    return scene
+
+
+def _choose(scene: Scene, episode: Episode) -> None:
+    choices, carried, board = scene.choices, episode.carried, episode.scenario.terrain.board
+    front = scene.front
+    choices.update(_ALWAYS)
+    if scene.wall_ahead != 1 and (front < 0 or FIRST_DOOR <= front < FIRST_SHUT):
+        choices["move forward"] = _STEP
+    if front >= 0 and _has_lid(front) and not _locked(front, carried):
+        choices["toggle"] = _TOGGLE
+    if carried >= 0 and front < 0 and scene.wall_ahead != 1:
+        choices["drop"] = _DROP
+    if not scene.things:
+        return
+    faced = beside(reachable(scene.free, board), board)
+    for code, number, rank in scene.things:
+        if not faced & board.cells[rank]:
+            continue
+        name = label(code, number)
+        choices[f"go to {name}"] = Choice((), rank)
+        if code < FIRST_DOOR:
+            if carried < 0:
+                choices[f"pick up {name}"] = Choice((PICKUP,), rank)
+        elif code < FIRST_SHUT:
+            choices[f"go through {name}"] = Choice((STEP, STEP), rank)
+        elif not _locked(code, carried):
+            choices[f"open {name}"] = Choice((TOGGLE,), rank)
+            choices[f"go through {name}"] = Choice((TOGGLE, STEP, STEP), rank)
+
+
+def moves(choice: Choice, scene: Scene, episode: Episode) -> list[int]:
+    """The low-level moves of a choice, at least one."""
+    if choice.rank < 0:
+        return list(choice.moves)
+    board = episode.scenario.terrain.board
+    way = shortest(facing(board.cells[choice.rank], scene.free, board), scene.free, board)
+    return [*way, *choice.moves] or [WAIT]
 
 
 def normalise(action: str) -> str:
-    """Lower case, single spaces, no full stop at the end."""
-    return " ".join(action.lower().split()).rstrip(". ")
+    """Lower case, single spaces, no full stop at the end, one way to write each action."""
+    words = " ".join(action.lower().split()).rstrip(". ")
+    found = _MACRO.fullmatch(words)
+    if found is None or found[3] is None:
+        return words
+    verb = "pick up" if found[1] == "pickup" else found[1]
+    return f"{verb} {found[2]} {found[3].lstrip('0') or '0'}"
 
 
-def moves(action: str, scene: Scene) -> tuple[int, ...] | Refusal:
-    """The low-level moves that a normalised action stands for (at least one), or why it has none."""
-    front = scene.sight.at(1, 0)
+def reason(action: str, scene: Scene, carried: int) -> str:
+    """Why a normalised action that is not among the scene's choices cannot be carried out."""
+    front = scene.front
     match action:
-        case "turn left":
-            return (LEFT,)
-        case "turn right":
-            return (RIGHT,)
         case "move forward":
-            return _step(scene, front)
+            return "a wall is right ahead" if scene.wall_ahead == 1 else f"{label(front, 1)} is in the way"
         case "toggle":
-            return _toggle(scene, front)
+            locked = front >= 0 and _locked(front, carried)
+            return _needs_key(front, 1) if locked else "no door or box is right ahead"
         case "drop":
-            return _drop(scene, front)
+            return "you carry nothing" if carried < 0 else "the cell ahead is not empty"
     found = _MACRO.fullmatch(action)
     if found is None:
-        return Refusal(f"there is no such action; try {CHECK}")
+        return f"there is no such action; try {CHECK}"
     verb, name, number = found.groups()
     if number is None:
-        return Refusal(f"say which {name}, such as {verb} {name} 1")
-    seen = scene.sight.find(f"{name} {int(number)}")
-    if seen is None:
-        return Refusal(_absent(name, scene.sight))
-    return _approach("pick up" if verb == "pickup" else verb, seen, scene)
+        return f"say which {quoted(name)}, such as {verb} {quoted(name)} 1"
+    alike = [code for code, _, _ in scene.things if NAMES[code] == name]
+    if not (number.isdigit() and 1 <= len(number) < 4 and 1 <= int(number) <= len(alike)):
+        return f"only {len(alike)} {name} in sight" if alike else f"no {quoted(name)} in sight"
+    return _unfit(verb, alike[0], int(number), carried)
 
 
-def available(scene: Scene) -> list[str]:
-    """Every action that can be carried out, `check available actions` aside."""
-    actions = ["turn left", "turn right", "move forward", "toggle", "drop"]
-    for seen in scene.sight.objects:
-        verbs = ("go to", "open", "go through") if seen.kind == "door" else ("go to", "pick up")
-        actions += [f"{verb} {seen.label}" for verb in verbs]
-    return [action for action in actions if not isinstance(moves(action, scene), Refusal)]
-
-
-def _step(scene: Scene, front: Seen | None) -> tuple[int, ...] | Refusal:
-    if scene.sight.wall_ahead == 1:
-        return Refusal("a wall is right ahead")
-    if front is not None and not front.name.startswith("open "):
-        return Refusal(f"{front.label} is in the way")
-    return (STEP,)
-
-
-def _toggle(scene: Scene, front: Seen | None) -> tuple[int, ...] | Refusal:
-    if front is None or front.kind not in ("door", "box"):
-        return Refusal("no door or box is right ahead")
-    return _unlockable(front, scene) or (TOGGLE,)
-
-
-def _drop(scene: Scene, front: Seen | None) -> tuple[int, ...] | Refusal:
-    if scene.carried is None:
-        return Refusal("you carry nothing")
-    if front is not None or scene.sight.wall_ahead == 1:
-        return Refusal("the cell ahead is not empty")
-    return (DROP,)
-
-
-def _approach(verb: str, seen: Seen, scene: Scene) -> tuple[int, ...] | Refusal:
-    door = seen.kind == "door"
+def _unfit(verb: str, code: int, number: int, carried: int) -> str:
+    """Why a thing that is in sight cannot be what the verb asks for."""
+    name = label(code, number)
     if verb == "pick up":
-        if door:
-            return Refusal("a door cannot be picked up")
-        if scene.carried is not None:
-            return Refusal(f"you carry a {scene.carried} already")
+        if code >= FIRST_DOOR:
+            return "a door cannot be picked up"
+        if carried >= 0:
+            return f"you carry a {NAMES[carried]} already"
     elif verb != "go to":
-        if not door:
-            return Refusal(f"{seen.label} is no door")
-        if verb == "open" and seen.name.startswith("open "):
-            return Refusal(f"{seen.label} is open already")
-        locked = _unlockable(seen, scene)
-        if locked is not None:
-            return locked
-    way = scene.routes.to(seen.cell)
-    if way is None:
-        return Refusal(f"no way leads to {seen.label}")
-    if verb == "go to":
-        return way or (WAIT,)
-    if verb == "pick up":
-        return (*way, PICKUP)
-    opening = () if seen.name.startswith("open ") else (TOGGLE,)
-    return (*way, *opening) if verb == "open" else (*way, *opening, STEP, STEP)
+        if code < FIRST_DOOR:
+            return f"{name} is no door"
+        if verb == "open" and code < FIRST_SHUT:
+            return f"{name} is open already"
+        if _locked(code, carried):
+            return _needs_key(code, number)
+    return f"no way leads to {name}"
 
 
-def _unlockable(seen: Seen, scene: Scene) -> Refusal | None:
-    if seen.name.startswith("locked ") and scene.carried != f"{seen.color} key":
-        return Refusal(f"{seen.label} needs a {seen.color} key")
-    return None
+def _has_lid(code: int) -> bool:
+    return code >= FIRST_DOOR or CODES[code][0] == "box"
 
 
-def _absent(name: str, sight: Sight) -> str:
-    count = sum(seen.name == name for seen in sight.objects)
-    return f"only {count} {name} in sight" if count else f"no {name} in sight"
+def _locked(code: int, carried: int) -> bool:
+    """Whether it is a door that what is carried does not unlock."""
+    return code >= FIRST_LOCKED and not opens(carried, code)
+
+
+def _needs_key(code: int, number: int) -> str:
+    return f"{label(code, number)} needs a {CODES[code][1]} key"

@@ -1,71 +1,84 @@
-"""Shortest ways through what is in sight, as minigrid's turns and steps."""
+"""Shortest ways through a window, as minigrid's turns and steps.
+
+A state is a cell and a heading, relative to the agent's: ahead, right, back, left. Sets of states
+are four window masks, one a heading, so that a whole layer of a search is a few shifts.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from depo.envs.babyai.board import Board
+from depo.envs.babyai.mission import LEFT, RIGHT, STEP
 
-from depo.envs.babyai.view import ROWS, SIZE, cell_index
-
-LEFT, RIGHT, STEP, PICKUP, DROP, TOGGLE, WAIT = range(7)
-"""minigrid's low-level actions."""
-
-_AROUND = ((1, 0), (0, 1), (-1, 0), (0, -1))
-"""Heading relative to the start (ahead, right, back, left) to the step (ahead, right)."""
-_START = cell_index(0, 0) * 4
+Layer = tuple[int, int, int, int]
+FORWARD_FIRST = (STEP, LEFT, RIGHT)
 
 
-def _faced(state: int) -> int:
-    """The cell in front of a state, -1 where that is off the map."""
-    cell, heading = divmod(state, 4)
-    ahead, right = _AROUND[heading]
-    row, column = cell // SIZE + ahead, cell % SIZE + right
-    return row * SIZE + column if 0 <= row < ROWS and 0 <= column < SIZE else -1
+def reachable(free: int, board: Board) -> int:
+    """The cells of `free`, a window mask, that the agent can get to."""
+    side, reached = board.side, board.here
+    while True:
+        grown = (reached | reached << 1 | reached >> 1 | reached << side | reached >> side) & free
+        if grown == reached:
+            return reached
+        reached = grown
 
 
-_FACED = tuple(_faced(state) for state in range(ROWS * SIZE * 4))
-_MOVES = tuple(
-    (
-        (STEP, _FACED[state] * 4 + state % 4 if _FACED[state] >= 0 else -1),
-        (LEFT, state - state % 4 + (state % 4 + 3) % 4),
-        (RIGHT, state - state % 4 + (state % 4 + 1) % 4),
-    )
-    for state in range(ROWS * SIZE * 4)
-)
+def beside(cells: int, board: Board) -> int:
+    """The cells that can be faced from `cells`."""
+    side = board.side
+    return cells << 1 | cells >> 1 | cells << side | cells >> side
 
 
-@dataclass(frozen=True, slots=True)
-class Routes:
-    """Shortest ways to face each cell that can be faced."""
-
-    _came: dict[int, tuple[int, int]]
-    _facing: dict[int, int]
-
-    def to(self, cell: int) -> tuple[int, ...] | None:
-        """Moves after which the agent faces `cell` (a `cell_index`); None where no way leads there."""
-        state = self._facing.get(cell)
-        if state is None:
-            return None
-        moves = []
-        while state != _START:
-            state, move = self._came[state]
-            moves.append(move)
-        return tuple(reversed(moves))
+def facing(target: int, free: int, board: Board) -> Layer:
+    """The states in which the agent faces a cell."""
+    side = board.side
+    return target >> side & free, target >> 1 & free, target << side & free, target << 1 & free
 
 
-def routes(blocked: bytes) -> Routes:
-    """Breadth first over (cell, heading), trying step, left, right.
+def layers(goals: Layer, free: int, board: Board) -> list[Layer]:
+    """The states from which `goals` are 0, 1, 2, ... moves away, up to the layer that holds the agent.
 
-    `blocked` is `Sight.blocked`; a blocked cell can be faced and not entered.
+    The agent must be able to get there.
     """
-    came: dict[int, tuple[int, int]] = {_START: (-1, WAIT)}
-    facing: dict[int, int] = {}
-    queue = [_START]
-    for state in queue:
-        faced = _FACED[state]
-        if faced >= 0 and faced not in facing:
-            facing[faced] = state
-        for move, following in _MOVES[state]:
-            if following >= 0 and following not in came and not (move == STEP and blocked[following >> 2]):
-                came[following] = (state, move)
-                queue.append(following)
-    return Routes(came, facing)
+    side, here = board.side, board.here
+    a, b, c, d = goals
+    seen_a, seen_b, seen_c, seen_d = goals
+    found = [goals]
+    while not a & here:
+        a, b, c, d = (
+            (a >> side & free | b | d) & ~seen_a,
+            (b >> 1 & free | a | c) & ~seen_b,
+            (c << side & free | b | d) & ~seen_c,
+            (d << 1 & free | a | c) & ~seen_d,
+        )
+        seen_a |= a
+        seen_b |= b
+        seen_c |= c
+        seen_d |= d
+        found.append((a, b, c, d))
+    return found
+
+
+def follow(found: list[Layer], order: tuple[int, ...], board: Board) -> tuple[list[int], int, int]:
+    """The shortest way along `layers` that comes first by `order` of its moves: (moves, cell, heading)."""
+    cell, heading, side = board.here, 0, board.side
+    moves = []
+    for layer in found[-2::-1]:
+        for move in order:
+            if move == STEP:
+                after, turned = (cell << side, cell << 1, cell >> side, cell >> 1)[heading], heading
+            else:
+                after, turned = cell, (heading + (1 if move == RIGHT else 3)) % 4
+            if layer[turned] & after:
+                cell, heading = after, turned
+                moves.append(move)
+                break
+    return moves, cell, heading
+
+
+def shortest(goals: Layer, free: int, board: Board) -> list[int]:
+    """The moves of a breadth-first search that tries step, left, right, to the first goal it finds.
+
+    Of all shortest ways, such a search takes the first by that order of moves.
+    """
+    return follow(layers(goals, free, board), FORWARD_FIRST, board)[0]

@@ -1,147 +1,112 @@
-"""A task's start state, kept live, and exact snapshots of what can change after it."""
+"""A task's start state on minigrid's live objects, and later states shown on them."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import Any
 
-from minigrid.envs.babyai.core.verifier import SeqInstr
+from minigrid.envs.babyai.core.verifier import AfterInstr
 
+from depo.envs.babyai.episode import Episode
+from depo.envs.babyai.layout import FIRST_DOOR, FIRST_LOCKED, FIRST_SHUT
+from depo.envs.babyai.mission import (
+    SUCCESS,
+    Both,
+    Described,
+    GoTo,
+    InOrder,
+    Instruction,
+    Open,
+    Pickup,
+    PutNext,
+)
+from depo.envs.babyai.scenario import Scenario, compile_scenario, things_of
 from depo.records import Task
-
-Place = tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Everything of an episode that can change, by numbers only, so that any instance can take it.
-
-    Objects are numbered in the order of the start state's grid, then what is carried or boxed.
-    """
-
-    task: Task
-    agent: tuple[int, int, int]
-    """x, y, heading."""
-    steps: int
-    """Low-level steps so far."""
-    carrying: int
-    """Number of the object carried, -1 for none."""
-    cells: tuple[tuple[int, int], ...]
-    """(grid index, object number) of all that stands where something could move."""
-    places: tuple[Place | None, ...]
-    """Each movable object's own idea of where it is."""
-    doors: tuple[tuple[bool, bool], ...]
-    """(open, locked) of each door."""
-    verifier: tuple[Any, ...]
-    """What minigrid's instructions remember."""
-    outcome: str
-    """Empty while the episode goes on, then "success", "failure" or "truncated"."""
-
-    @property
-    def core(self) -> tuple[Any, ...]:
-        """The state without the task and the step count."""
-        return (self.agent, self.carrying, self.cells, self.places, self.doors, self.verifier)
 
 
 class Start:
-    """The start state of one task: minigrid's live objects, which later states rearrange."""
+    """The start state of one task, and the minigrid level that it was made in.
+
+    The level is the task's own until it is reset to another.
+    """
 
     def __init__(self, world: Any, task: Task) -> None:
         """Generates the task in `world` (a level from `levels.make_world`)."""
         world.reset(seed=task.seed)
-        self.task = task
-        self.grid, self.instrs, self.room_grid = world.grid, world.instrs, world.room_grid
-        self.mission: str = world.mission
-        self.max_steps: int = world.max_steps
-        cells = self.grid.grid
-        self._free = [i for i, t in enumerate(cells) if t is None or t.type not in ("wall", "door")]
-        self._doors = [t for t in cells if t is not None and t.type == "door"]
-        self._movable = [cells[i] for i in self._free if cells[i] is not None]
-        if world.carrying is not None:
-            self._movable.append(world.carrying)
-        self._movable += [t.contains for t in self._movable if t.contains is not None]
-        self._number = {id(thing): number for number, thing in enumerate(self._movable)}
-        self._instructions = list(_flat(self.instrs))
-        self._descriptions = [
-            desc
-            for instr in self._instructions
-            for desc in (getattr(instr, name, None) for name in ("desc", "desc_move", "desc_fixed"))
-            if desc is not None
-        ]
-        self.first = self.save(world, "")
+        self.task, self.world = task, world
+        self._things = things_of(world)
 
-    def save(self, world: Any, outcome: str) -> Snapshot:
-        number, cells = self._number, self.grid.grid
-        x, y = world.agent_pos
-        return Snapshot(
-            task=self.task,
-            agent=(int(x), int(y), int(world.agent_dir)),
-            steps=world.step_count,
-            carrying=-1 if world.carrying is None else number[id(world.carrying)],
-            cells=tuple([(i, number[id(cells[i])]) for i in self._free if cells[i] is not None]),
-            places=tuple([_place(thing.cur_pos) for thing in self._movable]),
-            doors=tuple([(door.is_open, door.is_locked) for door in self._doors]),
-            verifier=self._save_verifier(),
-            outcome=outcome,
-        )
-
-    def load(self, world: Any, state: Snapshot) -> None:
-        """Put `world` into `state`, a snapshot of this task."""
-        world.grid, world.instrs, world.room_grid = self.grid, self.instrs, self.room_grid
-        world.mission, world.max_steps = self.mission, self.max_steps
-        world.agent_pos, world.agent_dir = state.agent[:2], state.agent[2]
-        world.step_count = state.steps
-        world.carrying = None if state.carrying < 0 else self._movable[state.carrying]
-        cells = self.grid.grid
-        for i in self._free:
-            cells[i] = None
-        for i, number in state.cells:
-            cells[i] = self._movable[number]
-        for thing, place in zip(self._movable, state.places, strict=True):
-            thing.cur_pos = place
-        for door, (is_open, is_locked) in zip(self._doors, state.doors, strict=True):
-            door.is_open, door.is_locked = is_open, is_locked
-        self._load_verifier(state.verifier)
+    def scenario(self) -> Scenario:
+        """The start state compiled; ask before the level is changed."""
+        return compile_scenario(self.world, self.task)
 
     def fingerprint(self) -> bytes:
-        """Digest of mission, grid, agent and what is carried: equal tasks of two levels agree."""
-        state = self.first
-        carried = _code(self._movable[state.carrying]) if state.carrying >= 0 else None
-        what = (self.mission, self.grid.width, state.agent, carried, [_code(t) for t in self.grid.grid])
+        """Digest of mission, grid, agent and what is carried: equal tasks of two levels agree.
+
+        Ask before the level is changed.
+        """
+        world = self.world
+        x, y = world.agent_pos
+        agent = (int(x), int(y), int(world.agent_dir))
+        carried = None if world.carrying is None else _code(world.carrying)
+        what = (world.mission, world.grid.width, agent, carried, [_code(t) for t in world.grid.grid])
         return hashlib.blake2b(repr(what).encode(), digest_size=16).digest()
 
-    def _save_verifier(self) -> tuple[Any, ...]:
-        atoms: list[Any] = []
-        for instr in self._instructions:
-            if isinstance(instr, SeqInstr):
-                atoms.append((instr.a_done, instr.b_done))  # type: ignore[attr-defined]
+    def show(self, episode: Episode) -> None:
+        """Put the level into the state of `episode`, one of this task."""
+        world, board, things = self.world, episode.scenario.terrain.board, self._things
+        world.agent_pos, world.agent_dir = board.position(episode.place), episode.heading
+        world.step_count = episode.steps
+        world.carrying = None
+        for x in range(world.grid.width):
+            for y in range(world.grid.height):
+                thing = world.grid.get(x, y)
+                if thing is not None and thing.type not in ("wall", "door"):
+                    world.grid.set(x, y, None)
+        if episode.carrying >= 0:
+            world.carrying = things[episode.carrying]
+            world.carrying.cur_pos = (-1, -1)
+        codes = episode.scenario.terrain.codes
+        for place, number in episode.layout.at.items():
+            x, y = board.position(place)
+            code = codes[number]
+            if code < FIRST_DOOR:
+                things[number].cur_pos = (x, y)
+                world.grid.set(x, y, things[number])
             else:
-                held = getattr(instr, "preCarrying", None)
-                atoms.append((instr.lastStepMatch, -1 if held is None else self._number[id(held)]))
-        return (tuple(atoms), tuple([tuple(desc.obj_poss) for desc in self._descriptions]))
+                door = world.grid.get(x, y)
+                door.is_open, door.is_locked = code < FIRST_SHUT, code >= FIRST_LOCKED
+        self._remind(world.instrs, episode.scenario.mission.instruction, episode)
 
-    def _load_verifier(self, saved: tuple[Any, ...]) -> None:
-        atoms, positions = saved
-        for instr, (first, second) in zip(self._instructions, atoms, strict=True):
-            if isinstance(instr, SeqInstr):
-                instr.a_done, instr.b_done = first, second  # type: ignore[attr-defined]
-            else:
-                instr.lastStepMatch = first
-                instr.preCarrying = None if second < 0 else self._movable[second]
-        for desc, places in zip(self._descriptions, positions, strict=True):
-            desc.obj_poss = list(places)
+    def _remind(self, instr: Any, compiled: Instruction, episode: Episode) -> None:
+        """Let one of minigrid's instructions remember what its compiled form does."""
+        memory = episode.memory
+        match compiled:
+            case Both() | InOrder():
+                parts = [("a", instr.instr_a), ("b", instr.instr_b)]
+                if isinstance(instr, AfterInstr):
+                    parts.reverse()
+                both = (compiled.first, compiled.second)
+                for (name, part), other, slot in zip(parts, both, compiled.done, strict=True):
+                    setattr(instr, f"{name}_done", "success" if memory[slot] == SUCCESS else "continue")
+                    self._remind(part, other, episode)
+            case PutNext():
+                self._hold(instr, memory[compiled.held])
+                self._place(instr.desc_move, compiled.moved, episode)
+                self._place(instr.desc_fixed, compiled.fixed, episode)
+            case Pickup():
+                self._hold(instr, memory[compiled.held])
+                self._place(instr.desc, compiled.target, episode)
+            case Open() | GoTo():
+                self._place(instr.desc, compiled.target, episode)
 
+    def _hold(self, instr: Any, thing: int) -> None:
+        instr.preCarrying = None if thing < 0 else self._things[thing]
 
-def _flat(instr: Any) -> list[Any]:
-    """An instruction and those it is made of."""
-    if isinstance(instr, SeqInstr):
-        return [instr, *_flat(instr.instr_a), *_flat(instr.instr_b)]
-    return [instr]
-
-
-def _place(position: Any) -> Place | None:
-    return None if position is None else (int(position[0]), int(position[1]))
+    def _place(self, desc: Any, described: Described, episode: Episode) -> None:
+        board = episode.scenario.terrain.board
+        places = (*episode.memory[described.slot], *described.walls)
+        desc.obj_poss = sorted(board.position(place) for place in places)
 
 
 def _code(thing: Any) -> Any:

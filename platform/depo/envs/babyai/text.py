@@ -1,10 +1,12 @@
-"""Every sentence the environment says. Order and wording are fixed, so equal states read alike."""
+"""Every sentence of the repaired rules. Order and wording are fixed, so equal states read alike."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
-from depo.envs.babyai.view import Seen, Sight
+from depo.envs.babyai.board import VIEW
+from depo.envs.babyai.view import NAMES
 
 CHECK = "check available actions"
 SUCCEEDED = "Done: the goal is reached."
@@ -35,21 +37,33 @@ Think briefly, then act. Reply with exactly two lines:
 Thought: <your thought>
 Action: <one action>"""
 
+_LONGEST = 60
+"""Characters of an action that are repeated to whoever made it up."""
 
-def place(seen: Seen) -> str:
-    """Where a thing is, seen from the agent: "3 ahead, 1 right"."""
-    parts = [f"{seen.ahead} ahead"] if seen.ahead else []
-    if seen.right:
-        parts.append(f"{abs(seen.right)} {'right' if seen.right > 0 else 'left'}")
+
+def label(code: int, number: int) -> str:
+    """The name of a thing in sight, by its code, and which one of that name it is."""
+    return f"{NAMES[code]} {number}"
+
+
+@lru_cache(maxsize=1 << 15)
+def item(code: int, number: int, rank: int) -> str:
+    """A thing and where it is, seen from the agent: "red ball 1, 3 ahead, 1 right"."""
+    ahead, right = VIEW[rank]
+    parts = [label(code, number)]
+    if ahead:
+        parts.append(f"{ahead} ahead")
+    if right:
+        parts.append(f"{abs(right)} {'right' if right > 0 else 'left'}")
     return ", ".join(parts)
 
 
-def describe(sight: Sight, carried: str | None) -> str:
-    """What is in sight, nearest first, and what the agent carries."""
-    items = [f"{seen.label}, {place(seen)}" for seen in sight.objects] or ["no objects"]
-    if sight.wall_ahead is not None:
-        items.append(f"wall {sight.wall_ahead} ahead")
-    return f"You see: {'; '.join(items)}. You carry {f'a {carried}' if carried else 'nothing'}."
+def describe(things: Iterable[tuple[int, int, int]], wall_ahead: int | None, carried: int) -> str:
+    """What is in sight, nearest first, as (code, number, rank), and the code of what is carried."""
+    items = [item(*thing) for thing in things] or ["no objects"]
+    if wall_ahead is not None:
+        items.append(f"wall {wall_ahead} ahead")
+    return f"You see: {'; '.join(items)}. You carry {'nothing' if carried < 0 else f'a {NAMES[carried]}'}."
 
 
 def goal(mission: str) -> str:
@@ -62,3 +76,8 @@ def choices(actions: Iterable[str]) -> str:
 
 def refused(reason: str) -> str:
     return f"Not possible: {reason}."
+
+
+def quoted(words: str) -> str:
+    """What is repeated of an action."""
+    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."

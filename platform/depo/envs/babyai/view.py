@@ -6,25 +6,85 @@ Cells are addressed relative to the agent: `ahead` (0 is its own row) and `right
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
-SIZE = 7
-HALF = SIZE // 2
-ROWS = SIZE + 1
-"""Rows of the map that paths are planned on: one behind the agent, then the view's."""
+from depo.envs.babyai.board import HALF, SIZE, VIEW, Board
+from depo.envs.babyai.layout import CODES, Layout, Terrain
 
-FORWARD = ((1, 0), (0, 1), (-1, 0), (0, -1))
-"""minigrid's headings: right, down, left, up."""
+RANK_SHIFT = 6
+CODE_MASK = (1 << RANK_SHIFT) - 1
+_LINE = (1 << SIZE) - 1
 
-_OFFSETS = tuple(
-    tuple(
-        tuple((fx * ahead - fy * right, fy * ahead + fx * right) for right in range(-HALF, HALF + 1))
-        for ahead in range(-1, SIZE)
-    )
-    for fx, fy in FORWARD
-)
-"""Heading, row (one behind first), column to the step in grid coordinates."""
+
+class _Spread(dict[int, tuple[int, int]]):
+    """minigrid's sight rule for one row: `lit << 7 | opaque` to (cells lit, cells lit in the next row).
+
+    Bits are columns from left to right. Light runs through see-through cells, first rightwards
+    over the row, then leftwards, each time reaching ahead and diagonally ahead.
+    """
+
+    def __missing__(self, key: int) -> tuple[int, int]:
+        lit, opaque = key >> SIZE, key & _LINE
+        ahead = 0
+        columns = (*((i, 1) for i in range(SIZE - 1)), *((i, -1) for i in range(SIZE - 1, 0, -1)))
+        for column, side in columns:
+            bit = 1 << column
+            if lit & bit and not opaque & bit:
+                beside = 1 << (column + side)
+                lit |= beside
+                ahead |= bit | beside
+        self[key] = lit, ahead
+        return lit, ahead
+
+
+_SPREAD = _Spread()
+
+
+@dataclass(slots=True)
+class View:
+    """What is in sight from one place, as window masks and numbers; made anew for each state."""
+
+    seen: int
+    """The cells in sight."""
+    walls: int
+    things: list[int]
+    """`rank << 6 | code` of each thing in sight, but for one under the agent; nearest first."""
+    rows: int
+    """Rows of the view that light reaches."""
+    shift: int
+    """The window's lowest bit in a plane."""
+
+
+def look(place: int, heading: int, layout: Layout) -> View:
+    """What an agent sees from a place."""
+    terrain = layout.terrain
+    assert terrain is not None
+    board = terrain.board
+    shift = board.shifts[heading][place]
+    opaque = layout.opaque[heading] >> shift & board.window
+    lit, seen, rows = 1 << HALF, 0, 0
+    for row in board.rows:
+        line, lit = _SPREAD[lit << SIZE | opaque >> row & _LINE]
+        seen |= line << row
+        rows += 1
+        if not lit:
+            break
+    found = (layout.solid[heading] | terrain.doors[heading]) >> shift & seen & ~board.here
+    things: list[int] = []
+    if found:
+        at, codes, ranks, offsets = layout.at, terrain.codes, board.ranks, board.offsets[heading]
+        while found:
+            low = found & -found
+            found ^= low
+            rank = ranks[low.bit_length()]
+            things.append(rank << RANK_SHIFT | codes[at[place + offsets[rank]]])
+        things.sort()
+    return View(seen, terrain.walls[heading] >> shift & seen, things, rows, shift)
+
+
+def wall_ahead(view: View, board: Board) -> int | None:
+    """Steps to the wall straight ahead, where it is in sight."""
+    column = view.walls & board.column
+    return ((column & -column).bit_length() - 1) // board.side - 1 if column else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,115 +106,38 @@ class Seen:
     def label(self) -> str:
         return f"{self.name} {self.number}"
 
-    @property
-    def cell(self) -> int:
-        """Index into `Sight.blocked`."""
-        return cell_index(self.ahead, self.right)
-
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """All that is in sight, nearest first."""
+    """All that is in sight, nearest first, for whoever looks on."""
 
     objects: tuple[Seen, ...]
     wall_ahead: int | None
     """Steps to the wall straight ahead, where it is in sight."""
-    blocked: bytes
-    """1 for each cell of the map (`ROWS` x `SIZE`) that cannot be walked; unseen ones can."""
     cells: tuple[tuple[int, int], ...]
     """Grid coordinates of the cells in sight."""
-
-    def find(self, label: str) -> Seen | None:
-        return next((seen for seen in self.objects if seen.label == label), None)
 
     def at(self, ahead: int, right: int) -> Seen | None:
         return next((seen for seen in self.objects if (seen.ahead, seen.right) == (ahead, right)), None)
 
 
-def cell_index(ahead: int, right: int) -> int:
-    return (ahead + 1) * SIZE + right + HALF
+NAMES = tuple(f"{state} {color} {kind}" if state else f"{color} {kind}" for kind, color, state in CODES)
+"""Code to name: colour and type, a door's state first."""
 
 
-@lru_cache(maxsize=1 << 14)
-def _spread(lit: int, opaque: int) -> tuple[int, int]:
-    """minigrid's sight rule for one row: (lit cells of this row, cells lit in the next row).
-
-    Bits are columns from left to right. Light runs through see-through cells, first rightwards
-    over the row, then leftwards, each time reaching ahead and diagonally ahead.
-    """
-    ahead = 0
-    columns = (*((i, 1) for i in range(SIZE - 1)), *((i, -1) for i in range(SIZE - 1, 0, -1)))
-    for column, side in columns:
-        bit = 1 << column
-        if lit & bit and not opaque & bit:
-            beside = 1 << (column + side)
-            lit |= beside
-            ahead |= bit | beside
-    return lit, ahead
-
-
-def object_name(thing: Any) -> str:
-    """Colour and type of a minigrid object; a door's state first."""
-    if thing.type != "door":
-        return f"{thing.color} {thing.type}"
-    state = "open" if thing.is_open else "locked" if thing.is_locked else "closed"
-    return f"{state} {thing.color} door"
-
-
-def look(world: Any) -> Sight:
-    """What the agent of a minigrid level sees now."""
-    grid, width, height = world.grid.grid, world.grid.width, world.grid.height
-    x0, y0 = world.agent_pos
-    blocked = bytearray(b"\1" * (ROWS * SIZE))
-    cells: list[tuple[int, int]] = []
-    found: list[tuple[int, int, int, Any, int, int]] = []
-    wall_ahead: int | None = None
-    lit = 1 << HALF
-    for row, offsets in enumerate(_OFFSETS[world.agent_dir]):
-        opaque, index = 0, row * SIZE
-        line: list[Any] = []
-        for column, (dx, dy) in enumerate(offsets):
-            x, y = x0 + dx, y0 + dy
-            thing = None
-            if 0 <= x < width and 0 <= y < height:
-                thing = grid[y * width + x]
-                blocked[index + column] = 0
-                if thing is not None and not thing.see_behind():
-                    opaque |= 1 << column
-            else:
-                opaque |= 1 << column
-            line.append(thing)
-        if row == 0:
-            continue
-        lit, following = _spread(lit, opaque)
-        for column, (dx, dy) in enumerate(offsets):
-            x, y = x0 + dx, y0 + dy
-            if not lit >> column & 1 or not (0 <= x < width and 0 <= y < height):
-                continue
-            cells.append((x, y))
-            thing = line[column]
-            if thing is None or (row == 1 and column == HALF):
-                continue
-            if thing.type == "wall":
-                if column == HALF and wall_ahead is None:
-                    wall_ahead = row - 1
-            else:
-                right = column - HALF
-                found.append((row - 1 + abs(right), 1 - row, right, thing, x, y))
-            blocked[index + column] = not (thing.type == "door" and thing.is_open)
-        lit = following
-        if not lit:
-            break  # nothing farther is in sight: not worth a path either, so it stays blocked
-    return Sight(_numbered(found), wall_ahead, bytes(blocked), tuple(cells))
-
-
-def _numbered(found: list[tuple[int, int, int, Any, int, int]]) -> tuple[Seen, ...]:
-    """Objects nearest first (then farthest ahead, then from left to right), numbered by name."""
-    found.sort(key=lambda item: item[:3])
-    counts: dict[str, int] = {}
+def sight(view: View, place: int, heading: int, terrain: Terrain) -> Sight:
+    """A view in words and grid coordinates."""
+    board, offsets = terrain.board, terrain.board.offsets[heading]
+    counts: dict[int, int] = {}
     objects = []
-    for _, behind, right, thing, x, y in found:
-        name = object_name(thing)
-        counts[name] = number = counts.get(name, 0) + 1
-        objects.append(Seen(name, number, thing.type, thing.color, -behind, right, x, y))
-    return tuple(objects)
+    for thing in view.things:
+        rank, code = thing >> RANK_SHIFT, thing & CODE_MASK
+        counts[code] = number = counts.get(code, 0) + 1
+        kind, color, _ = CODES[code]
+        objects.append(
+            Seen(NAMES[code], number, kind, color, *VIEW[rank], *board.position(place + offsets[rank]))
+        )
+    cells = tuple(
+        board.position(place + offsets[rank]) for rank, bit in enumerate(board.cells) if view.seen & bit
+    )
+    return Sight(tuple(objects), wall_ahead(view, board), cells)

@@ -42,7 +42,8 @@ def place(goals: Sequence[Goal]) -> dict[tuple[str, str], list[int]]:
         groups.join(f"asin {goal.asin}", f"words {request}")
         facts.append((goal.asin, request, goal.difficulty))
     taken: set[tuple[str, str]] = set()
-    first, later = [], []
+    first: list[int] = []
+    later: list[int] = []
     for index, (asin, request, _) in enumerate(facts):
         (later if (asin, request) in taken else first).append(index)
         taken.add((asin, request))

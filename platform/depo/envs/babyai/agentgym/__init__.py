@@ -1,0 +1,1 @@
+"""AgentGym's BabyAI: its texts, actions, plans and rewards, as they are."""
