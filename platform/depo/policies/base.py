@@ -70,7 +70,7 @@ class Policy(Protocol):
         ...
 
 
-_ACTION = re.compile(r"^\s*action\s*:[ \t]*(?:\n[ \t]*)?(.*)$", re.IGNORECASE | re.MULTILINE)
+_ACTION = re.compile(r"^\s*action\s*:[ \t]*(?:\n(?!\s*action\s*:)[ \t]*)?(.*)$", re.IGNORECASE | re.MULTILINE)
 # Policies trained on AgentGym's trajectories put the action on the line below its word.
 _THOUGHT = re.compile(r"^\s*thought\s*:", re.IGNORECASE)
 
