@@ -131,6 +131,14 @@ def filler(rng: random.Random, goal: str, reading: Reading) -> tuple[list[str], 
         "I want to stay calm and do this with care, step by step.",
         "After that I will see if this step was of any use here.",
     ]
+    return some(rng, sentences)
+
+
+def some(rng: random.Random, sentences: list[str]) -> tuple[list[str], list[str]]:
+    """One to three of six sentences in their order: those before a thought's core, and those after it.
+
+    The first two stand before it, the last after it, the others either way.
+    """
     count = rng.choices((1, 2, 3), weights=(12, 7, 1))[0]
     picked = sorted(rng.sample(range(len(sentences)), count))
     before = [sentences[i] for i in picked if i < 2 or (i < 5 and rng.random() < 0.5)]

@@ -27,6 +27,7 @@ from depo.envs.webshop.session import (
 from depo.envs.webshop.wishes import choices
 from depo.envs.webshop.wording import essence, option_values
 from depo.policies.base import Request
+from depo.policies.teacher_thoughts import some
 
 _WORD = re.compile(r"\w+(?:['.-]\w+)*")
 _KEPT_SEARCHES = 1 << 12
@@ -112,10 +113,7 @@ class WebShopTurn:
             "I want to stay calm and do this with care, one step after another.",
             "After that I will see if this step was of any use for me here.",
         ]
-        count = rng.choices((1, 2, 3), weights=(12, 7, 1))[0]
-        picked = sorted(rng.sample(range(len(sentences)), count))
-        before = [sentences[i] for i in picked if i < 2 or (i < 5 and rng.random() < 0.5)]
-        return before, [sentences[i] for i in picked if sentences[i] not in before]
+        return some(rng, sentences)
 
     def _next(self) -> str:
         """The right action now."""

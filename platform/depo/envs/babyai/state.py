@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from minigrid.envs.babyai.core.verifier import AfterInstr
@@ -39,18 +38,6 @@ class Start:
     def scenario(self) -> Scenario:
         """The start state compiled; ask before the level is changed."""
         return compile_scenario(self.world, self.task)
-
-    def fingerprint(self) -> bytes:
-        """Digest of mission, grid, agent and what is carried: equal tasks of two levels agree.
-
-        Ask before the level is changed.
-        """
-        world = self.world
-        x, y = world.agent_pos
-        agent = (int(x), int(y), int(world.agent_dir))
-        carried = None if world.carrying is None else _code(world.carrying)
-        what = (world.mission, world.grid.width, agent, carried, [_code(t) for t in world.grid.grid])
-        return hashlib.blake2b(repr(what).encode(), digest_size=16).digest()
 
     def show(self, episode: Episode) -> None:
         """Put the level into the state of `episode`, one of this task."""
@@ -107,11 +94,3 @@ class Start:
         board = episode.scenario.terrain.board
         places = (*episode.memory[described.slot], *described.walls)
         desc.obj_poss = sorted(board.position(place) for place in places)
-
-
-def _code(thing: Any) -> Any:
-    if thing is None:
-        return 0
-    if thing.type == "wall":
-        return 1
-    return (*thing.encode(), _code(thing.contains))
