@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from depo.envs.base import SnapshotUnsupported, StepResult
-from depo.policies.base import Reply, Request, format_reply, parse_reply
+from depo.policies.base import Answer, Immediate, Reply, Request, format_reply, parse_reply
 from depo.records import Task, content_hash
 
 
@@ -102,19 +102,37 @@ class Bandit(Corridor):
         self.pulled = state
 
 
-class Scripted:
-    """Answers each request by a function of it; keeps what it was asked."""
+class Scripted(Immediate):
+    """Answers each request by a function of it; keeps what it was asked.
+
+    `order` rearranges the answers that are there: none of them is handed out before it was asked
+    whether it is its turn.
+    """
 
     name = "scripted"
     tokenizer_fingerprint = "bytes"
 
-    def __init__(self, answer: Callable[[Request], list[Reply]]) -> None:
-        self.answer = answer
-        self.batches: list[list[Request]] = []
+    def __init__(
+        self,
+        answer: Callable[[Request], list[Reply]],
+        order: Callable[[list[Answer]], tuple[list[Answer], list[Answer]]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.answer, self.order = answer, order
+        self.batches: list[int] = []
+        """How many answers were there at each `collect`."""
 
-    def sample(self, requests: Sequence[Request]) -> list[list[Reply]]:
-        self.batches.append(list(requests))
-        return [self.answer(request) for request in requests]
+    def reply(self, request: Request) -> list[Reply]:
+        return self.answer(request)
+
+    def collect(self) -> list[Answer]:
+        there = super().collect()
+        self.batches.append(len(there))
+        if self.order is None:
+            return there
+        now, later = self.order(there)
+        self._answers.update({answer.key: answer for answer in later})
+        return now
 
 
 def wander(request: Request) -> list[Reply]:

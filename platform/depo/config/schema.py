@@ -115,17 +115,41 @@ class OpenAIConfig(Strict):
 PolicyConfig = Annotated[TeacherConfig | EngineConfig | OpenAIConfig, Field(discriminator="kind")]
 
 
+class BudgetConfig(Strict):
+    """What one task's search may use. Checked before each simulation, so the last one may exceed it."""
+
+    steps: Count | None = None
+    """Turns played in the environment."""
+    tokens: Count | None = None
+    """Generated tokens."""
+    seconds: Positive | None = None
+    """Wall time; a search cut by it is not the same when done again."""
+    money: Positive | None = None
+    """In the currency of the policy's prices."""
+
+
 class SearchConfig(Strict):
     """Monte Carlo tree search over one task."""
 
     simulations: Count = 8
     """Rollouts a task; each is kept as a trajectory."""
+    parallel: Count = 1
+    """Simulations in flight in one tree, with virtual loss; more keep an engine full with few trees,
+    and choose with less knowledge."""
     width: Count = 4
     """Candidate steps drawn when a node is expanded; equal actions are merged."""
     exploration: NonNegative = 1.0
     """`w` in UCT, `Q + w*sqrt(ln N(parent)/N)`; more explores more."""
+    cost_weight: NonNegative = 0.0
+    """`c` in `Q - c*C` for Q, where C is a child's mean tokens over the root's; more prefers cheap
+    ways, 0 is plain UCT."""
+    max_depth: Count | None = None
+    """Turns below the root that the tree may grow to; what follows is rolled out. None: `max_steps`."""
     max_steps: Count = 12
     """Turns after which an episode is cut."""
+    stop_after: Count | None = None
+    """Successful rollouts that are enough: the search then ends early."""
+    budget: BudgetConfig = BudgetConfig()
     temperature: NonNegative = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_tokens: Count = 64

@@ -33,6 +33,10 @@ class Node:
     visits: int = 0
     total: float = 0.0
     """Sum of the returns of the rollouts through this node."""
+    tokens: int = 0
+    """Sum of the tokens generated in the rollouts through this node."""
+    pending: int = 0
+    """Simulations through this node that are under way."""
     dead: bool = False
     """The environment failed here: nothing below can be reached."""
 
@@ -78,6 +82,11 @@ def path_to(node: Node) -> list[Node]:
         path.append(node)
         node = node.parent
     return path[::-1]
+
+
+def depth(node: Node) -> int:
+    """Turns from the root to `node`."""
+    return len(path_to(node))
 
 
 def speak(node: Node, turns: Sequence[Turn]) -> Reply:
