@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import random
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -102,6 +104,140 @@ class Bandit(Corridor):
         self.pulled = state
 
 
+class Lever(Corridor):
+    """A corridor whose goal opens only after a lever was pulled: what an action does depends on the past."""
+
+    def __init__(self) -> None:
+        super().__init__(goal=2)
+        self.pulled = False
+
+    def reset(self, task: Task) -> str:
+        self.pulled = False
+        return super().reset(task)
+
+    def step(self, action: str) -> StepResult:
+        word = action.lower().strip()
+        if word == "stay":
+            self.pulled = not self.pulled
+        if word == "right" and self.cell == 1 and not self.pulled:
+            self.steps += 1
+            return StepResult(f"{self._see()}, shut", 0.0, False, False, {"valid": False, "success": False})
+        return super().step(action)
+
+    def snapshot(self) -> Any:
+        return (self.pulled, super().snapshot())
+
+    def restore(self, state: Any) -> None:
+        self.pulled, inner = state
+        super().restore(inner)
+
+
+class Fragile(Corridor):
+    """Fails in cell 1 after two steps or more, in one of its methods."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__(goal=3)
+        self.method = method
+
+    def step(self, action: str) -> StepResult:
+        self._break("step", (self.cell, self.steps))
+        return super().step(action)
+
+    def snapshot(self) -> Any:
+        self._break("snapshot", (self.cell, self.steps))
+        return super().snapshot()
+
+    def restore(self, state: Any) -> None:
+        self._break("restore", state)
+        super().restore(state)
+
+    def _break(self, method: str, state: tuple[int, int]) -> None:
+        if method == self.method and state[0] == 1 and state[1] >= 2:
+            self.cell = self.steps = 99  # what is left behind is of no use
+            raise RuntimeError(f"{method} failed")
+
+
+Order = Callable[[list[Answer]], tuple[list[Answer], list[Answer]]]
+
+
+def shuffled(rng: random.Random) -> Order:
+    """Hands out any one to three of the answers that are there, in any order."""
+
+    def order(there: list[Answer]) -> tuple[list[Answer], list[Answer]]:
+        mixed = rng.sample(there, len(there))
+        cut = rng.randint(1, 3)
+        return mixed[:cut], mixed[cut:]
+
+    return order
+
+
+class Lever(Corridor):
+    """A corridor whose goal opens only after a lever was pulled: what an action does depends on the past."""
+
+    def __init__(self) -> None:
+        super().__init__(goal=2)
+        self.pulled = False
+
+    def reset(self, task: Task) -> str:
+        self.pulled = False
+        return super().reset(task)
+
+    def step(self, action: str) -> StepResult:
+        word = action.lower().strip()
+        if word == "stay":
+            self.pulled = not self.pulled
+        if word == "right" and self.cell == 1 and not self.pulled:
+            self.steps += 1
+            return StepResult(f"{self._see()}, shut", 0.0, False, False, {"valid": False, "success": False})
+        return super().step(action)
+
+    def snapshot(self) -> Any:
+        return (self.pulled, super().snapshot())
+
+    def restore(self, state: Any) -> None:
+        self.pulled, inner = state
+        super().restore(inner)
+
+
+class Fragile(Corridor):
+    """Fails in cell 1 after two steps or more, in one of its methods."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__(goal=3)
+        self.method = method
+
+    def step(self, action: str) -> StepResult:
+        self._break("step", (self.cell, self.steps))
+        return super().step(action)
+
+    def snapshot(self) -> Any:
+        self._break("snapshot", (self.cell, self.steps))
+        return super().snapshot()
+
+    def restore(self, state: Any) -> None:
+        self._break("restore", state)
+        super().restore(state)
+
+    def _break(self, method: str, state: tuple[int, int]) -> None:
+        if method == self.method and state[0] == 1 and state[1] >= 2:
+            self.cell = self.steps = 99  # what is left behind is of no use
+            raise RuntimeError(f"{method} failed")
+
+
+Order = Callable[[list[Answer]], tuple[list[Answer], list[Answer]]]
+
+
+def shuffled(rng: random.Random) -> Order:
+    """Hands out any one to three of the answers that are there, in any order."""
+
+    def order(there: list[Answer]) -> tuple[list[Answer], list[Answer]]:
+        mixed = rng.sample(there, len(there))
+        cut = rng.randint(1, 3)
+        return mixed[:cut], mixed[cut:]
+
+    return order
+
+
 class Scripted(Immediate):
     """Answers each request by a function of it; keeps what it was asked.
 
@@ -115,7 +251,7 @@ class Scripted(Immediate):
     def __init__(
         self,
         answer: Callable[[Request], list[Reply]],
-        order: Callable[[list[Answer]], tuple[list[Answer], list[Answer]]] | None = None,
+        order: Order | None = None,
     ) -> None:
         super().__init__()
         self.answer, self.order = answer, order

@@ -16,6 +16,8 @@ class Sampling:
     """0 is greedy."""
     top_p: float = 1.0
     max_tokens: int = 64
+    structured: bool = False
+    """Only replies of the form `Thought: ...`, `Action: ...` can be drawn; for vLLM and the teacher."""
 
 
 @dataclass(frozen=True)

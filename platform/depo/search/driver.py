@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import cast
 
 from depo.policies.base import Answer, Policy, Reply
 from depo.records import Trajectory
@@ -95,7 +96,7 @@ class Driver:
             self._end(number)
 
     def _take(self, answer: Answer) -> None:
-        number, request = answer.key  # type: ignore[misc]
+        number, request = cast("tuple[int, int]", answer.key)
         search = self._active.get(number)
         if search is None or request not in search.open:
             return  # of a search that has ended meanwhile
@@ -143,16 +144,20 @@ def drive(
     """Run `searches`, `in_flight` at a time, and yield each as it ends.
 
     `searches` is read only as far as there is room. What the policy raises propagates.
-    `on_progress` is called whenever answers came.
+    `on_progress` is called whenever answers came. Who stops reading abandons what is under way.
     """
     waiting = iter(searches)
     driver = Driver(policy, in_flight)
-    while True:
-        while driver.room and (following := next(waiting, None)) is not None:
-            driver.add(*following)
-        ended = driver.wait()
-        if on_progress is not None:
-            on_progress(driver.progress)
-        if not ended and not driver.keys:
-            return
-        yield from ended
+    try:
+        while True:
+            while driver.room and (following := next(waiting, None)) is not None:
+                driver.add(*following)
+            ended = driver.wait()
+            if on_progress is not None:
+                on_progress(driver.progress)
+            if not ended and not driver.keys:
+                return
+            yield from ended
+    except GeneratorExit:
+        driver.abandon()
+        raise

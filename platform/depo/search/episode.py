@@ -95,6 +95,10 @@ def request(
     setting: Setting, turns: list[Turn], observation: str, n: int, seeds: Iterator[int], state: Any
 ) -> Request:
     """Ask for `n` replies to `observation` after `turns`, in `state`."""
+    if setting.shared:
+        # Whether others move the environment before the answer comes must not show, not even in what
+        # a failing `restore` does: it is called again in any case.
+        setting.seat.lost()
     return Request(
         system=setting.seat.env.system,
         history=tuple(Exchange(turn.observation, turn.reply) for turn in turns),
@@ -113,7 +117,7 @@ def roll_out(
 ) -> Asking[list[Turn]]:
     """Go on from `observation` to the end of the episode; `turns` and those that followed.
 
-    `state` is a snapshot of where `turns` led; needed only where the environment is shared.
+    `state` is a snapshot of where `turns` led, None where there is none.
     """
     turns = list(turns)
     while not turns or turns[-1].outcome.stop is None:
@@ -121,11 +125,13 @@ def roll_out(
         outcome = act(setting, turns, reply, state)
         turns.append(Turn(observation, reply, outcome))
         observation = outcome.observation
-        if setting.shared and outcome.stop is None and not reply.malformed:
+        if outcome.stop is None and not reply.malformed:
             try:
-                state = setting.seat.save()
+                state = setting.seat.save() if setting.shared else None
             except Exception as error:
-                turns[-1] = replace(turns[-1], outcome=replace(outcome, stop="error", error=failure(error).error))
+                setting.seat.lost()
+                broken = replace(outcome, stop="error", error=failure(error).error)
+                turns[-1] = replace(turns[-1], outcome=broken)
     return turns
 
 

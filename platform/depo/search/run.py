@@ -15,9 +15,8 @@ from depo.config.schema import BudgetConfig, SearchConfig
 from depo.envs.base import TextEnv
 from depo.policies.base import Reply, Request, Sampling
 from depo.records import Task, Trajectory
-from depo.search.backup import back_up, hold, release
+from depo.search.backup import back_up, enter, leave
 from depo.search.episode import (
-    Asking,
     Outcome,
     Setting,
     Turn,
@@ -29,10 +28,12 @@ from depo.search.episode import (
     trajectory,
 )
 from depo.search.seat import Seat
-from depo.search.selection import best_child, descend
-from depo.search.tree import Node, depth, merge, path_to, speak
+from depo.search.selection import best_child
+from depo.search.tree import Node, merge, path_to, speak
 
 Search = Generator[list[Request], tuple[int, list[Reply]], list[Trajectory]]
+
+_Simulation = Generator["Request | Node", list[Reply], "_Rollout"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,10 @@ class _Rollout:
     turns: list[Turn]
     leaf: Node
     end: Outcome
+    played: int
+    """How many of `turns` the tree did not have before."""
+    dead: bool = False
+    """The environment failed at the leaf: nothing below can be reached."""
 
     @property
     def reward(self) -> float:
@@ -60,10 +65,8 @@ class _Tree:
     config: SearchConfig
     first_observation: str
     root: Node = field(default_factory=lambda: Node(id=0))
-    size: int = 1
-    expanding: bool = False
-    """A simulation waits for the children of a node, without which no other can choose its way."""
-
+    expanded: dict[int, Node] = field(default_factory=dict)
+    """Simulation to the node that got its children by it."""
     stream: Iterator[int] = field(init=False)
     """Seeds of simulations that come one after the other."""
 
@@ -77,6 +80,12 @@ class _Tree:
             return self.stream
         before = index * (self.config.max_steps + 1)  # no simulation asks more often
         return request_seeds(self.setting.seed, self.setting.task, self.config.width, before)
+
+    def number_nodes(self) -> None:
+        """Give the nodes their ids, in the order of the simulations that brought them."""
+        nodes = [child for _, node in sorted(self.expanded.items()) for child in node.children or ()]
+        for number, node in enumerate(nodes, start=1):
+            node.id = number
 
 
 def search(
@@ -96,13 +105,15 @@ def search(
     are those at the end of the search.
 
     With `config.parallel` simulations in flight, simulation j chooses its way once those up to
-    j - `parallel` are backed up, and no later one is: so the tree does not depend on the order of
-    the answers. An environment that cannot save its state is searched one simulation at a time.
+    j - `parallel` are backed up, and no later one is; where it comes to a node whose children are
+    not there yet, it waits for them, and goes on after those that came there before it. So the tree
+    does not depend on the order of the answers. An environment that cannot save its state is
+    searched one simulation at a time.
 
     `env` belongs to this search until it ends. What the environment raises becomes a trajectory
     with `stop_reason` "error".
     """
-    sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
+    sampling = Sampling(config.temperature, config.top_p, config.max_tokens, config.structured)
     seat = Seat(env, task)
     setting = Setting(task, seat, sampling, config.max_steps, seed, policy_name, tokenizer)
     try:
@@ -118,7 +129,9 @@ def search(
     while simulations.running:
         answered, replies = yield asked
         asked = simulations.go_on(answered, replies) + simulations.start()
-    return [_record(tree.setting, rollout, index) for index, rollout in simulations.results()]
+    rollouts = simulations.results()
+    tree.number_nodes()
+    return [_record(tree.setting, rollout, index) for index, rollout in rollouts]
 
 
 def episode(
@@ -151,27 +164,38 @@ class _Simulations:
     """The simulations of one tree: started in turn, answered in any order, backed up in turn."""
 
     def __init__(self, tree: _Tree, parallel: int) -> None:
-        self.running: dict[int, tuple[int, Asking[_Rollout]]] = {}
-        """Id of the open request to the simulation that waits for it."""
+        self.running: dict[int, tuple[int, _Simulation]] = {}
+        """Id of the open request to the simulation that asked it."""
+        self._waiting: dict[Node, list[tuple[int, _Simulation]]] = {}
+        """Node that is being expanded to the simulations that wait for its children, in turn."""
         self._tree, self._parallel = tree, parallel
         self._started = self._backed_up = self._solved = 0
         self._over: dict[int, _Rollout] = {}
         """Finished simulations that are not backed up as yet."""
+        self._drawn: dict[int, list[Reply]] = {}
+        """All replies to the requests of a simulation that is not backed up as yet."""
         self._found: dict[tuple[str, ...], tuple[int, _Rollout]] = {}
         self._spent = _Spent(tree.config.budget)
 
     def start(self) -> list[Request]:
         """Begin every simulation whose turn it is; their first requests."""
         asked: list[Request] = []
-        while not self._tree.expanding and self._may_start():
+        while self._may_start():
             index = self._started
             self._started += 1
+            self._drawn[index] = []
             asked += self._advance(index, _simulate(self._tree, index), None)
         return asked
 
     def go_on(self, answered: int, replies: list[Reply]) -> list[Request]:
-        """Hand the answer to the simulation that asked; what it asks next, if anything."""
-        return self._advance(*self.running.pop(answered), replies)
+        """Hand the answer to the simulation that asked; what it and those it held up ask next."""
+        index, simulation = self.running.pop(answered)
+        self._drawn[index] += replies
+        asked = self._advance(index, simulation, replies)
+        for node in [node for node in self._waiting if node.children is not None]:
+            for waiting in self._waiting.pop(node):
+                asked += self._advance(*waiting, None)
+        return asked
 
     def results(self) -> list[tuple[int, _Rollout]]:
         """All distinct rollouts and the indices of their simulations, once nothing is running."""
@@ -185,17 +209,18 @@ class _Simulations:
                 return False
             self._back_up()
         config = self._tree.config
-        if self._started >= config.simulations or self._tree.root.exhausted:
+        if self._started >= config.simulations or self._tree.root.closed:
             return False
         return not (config.stop_after and self._solved >= config.stop_after) and not self._spent.all
 
-    def _advance(
-        self, index: int, simulation: Asking[_Rollout], replies: list[Reply] | None
-    ) -> list[Request]:
+    def _advance(self, index: int, simulation: _Simulation, replies: list[Reply] | None) -> list[Request]:
         try:
             asked = next(simulation) if replies is None else simulation.send(replies)
         except StopIteration as stop:
             self._over[index] = stop.value
+            return []
+        if isinstance(asked, Node):
+            self._waiting.setdefault(asked, []).append((index, simulation))
             return []
         self.running[asked.id] = (index, simulation)
         return [asked]
@@ -203,10 +228,9 @@ class _Simulations:
     def _back_up(self) -> None:
         index, rollout = self._backed_up, self._over.pop(self._backed_up)
         self._backed_up += 1
-        release(rollout.leaf)
-        back_up(rollout.leaf, rollout.reward, rollout.tokens)
+        back_up(rollout.leaf, rollout.reward, rollout.tokens, rollout.dead)
         self._solved += rollout.end.success
-        self._spent.count(rollout)
+        self._spent.count(self._drawn.pop(index), rollout.played)
         self._found.setdefault(tuple(turn.reply.text for turn in rollout.turns), (index, rollout))
 
 
@@ -218,10 +242,10 @@ class _Spent:
         self._started = time.monotonic()
         self._steps, self._tokens, self._money = 0, 0, 0.0
 
-    def count(self, rollout: _Rollout) -> None:
-        self._steps += len(rollout.turns)
-        self._tokens += rollout.tokens
-        self._money += sum(turn.reply.money for turn in rollout.turns)
+    def count(self, drawn: list[Reply], steps: int) -> None:
+        self._steps += steps
+        self._tokens += sum(reply.num_tokens for reply in drawn)
+        self._money += sum(reply.money for reply in drawn)
 
     @property
     def all(self) -> bool:
@@ -235,60 +259,53 @@ class _Spent:
         )
 
 
-def _simulate(tree: _Tree, index: int) -> Asking[_Rollout]:
-    """Select, expand, roll out: one simulation, held in the tree and not yet backed up."""
+def _simulate(tree: _Tree, index: int) -> _Simulation:
+    """Select, expand, roll out: one simulation, under way in the tree and not yet backed up.
+
+    It yields its requests, and a node where it has to wait until that has children.
+    """
     setting, config, seeds = tree.setting, tree.config, tree.seeds(index)
-    node = descend(tree.root, config.exploration, config.cost_weight)
-    known = node if node.outcome or node is tree.root else node.parent
-    assert known is not None
-    turns, observation = _retrace(tree, known)
-    if known.ended:
-        hold(known)
-        return _Rollout(turns, known, turns[-1].outcome)
-    try:
-        setting.seat.go([turn.reply for turn in turns], known.state)
-    except Exception as error:
-        setting.seat.lost()
-        known.dead = True
-        hold(known)
-        return _Rollout(turns, known, failure(error))
-    if node is known and depth(known) < (config.max_depth or config.max_steps):
-        tree.expanding = True
-        replies = yield request(setting, turns, observation, config.width, seeds, known.state)
-        tree.expanding = False
-        _expand(tree, known, replies, turns)
-        node = best_child(known, tree.root, config.exploration, config.cost_weight)
-    hold(node)
-    if node is not known:
-        reply = speak(node, turns)
-        _visit(setting, node, reply, turns)
-        assert node.outcome is not None
-        turns = [*turns, Turn(observation, reply, node.outcome)]
-        observation = node.outcome.observation
-    turns = yield from roll_out(setting, turns, observation, seeds, node.state)
-    return _Rollout(turns, node, turns[-1].outcome)
-
-
-def _retrace(tree: _Tree, node: Node) -> tuple[list[Turn], str]:
-    """The turns down to `node`, and the observation there."""
+    node, observation = tree.root, tree.first_observation
     turns: list[Turn] = []
-    observation = tree.first_observation
-    for step in path_to(node):
-        assert step.outcome is not None
-        turns.append(Turn(observation, speak(step, turns), step.outcome))
-        observation = step.outcome.observation
-    return turns, observation
+    child: Node | None = None
+    enter(node)
+    while not node.ended:
+        if node.expanding and node.children is None:
+            yield node
+        if node.children is not None:
+            child = best_child(node, tree.root, config.exploration, config.cost_weight)
+            if child.outcome is not None:
+                leave(node)
+                enter(child)
+                turns.append(Turn(observation, speak(child, turns), child.outcome))
+                node, observation, child = child, child.outcome.observation, None
+                continue
+        try:
+            setting.seat.go([turn.reply for turn in turns], node.state)
+        except Exception as error:
+            setting.seat.lost()
+            leave(node)
+            return _Rollout(turns, node, failure(error), played=0, dead=True)
+        if child is not None or len(turns) >= (config.max_depth or config.max_steps):
+            break
+        node.expanding, node.context = True, tuple(turn.reply for turn in turns)
+        replies = yield request(setting, turns, observation, config.width, seeds, node.state)
+        node.children = [Node(id=0, parent=node, replies=group) for group in merge(replies)]
+        tree.expanded[index] = node
+    leave(node)
+    known = len(turns)
+    if child is not None:
+        enter(child)
+        leave(child)
+        _visit(setting, child, speak(child, turns), observation, turns)
+        node, observation = child, turns[-1].outcome.observation
+    dead = bool(turns) and turns[-1].outcome.stop == "error"
+    turns = yield from roll_out(setting, turns, observation, seeds, node.state)
+    return _Rollout(turns, node, turns[-1].outcome, len(turns) - known, dead)
 
 
-def _expand(tree: _Tree, node: Node, replies: list[Reply], turns: list[Turn]) -> None:
-    groups = merge(replies)
-    node.context = tuple(turn.reply for turn in turns)
-    node.children = [Node(tree.size + i, node, group) for i, group in enumerate(groups)]
-    tree.size += len(groups)
-
-
-def _visit(setting: Setting, node: Node, reply: Reply, turns: list[Turn]) -> None:
-    """Step into a new node, from its parent's state, and remember what was found there."""
+def _visit(setting: Setting, node: Node, reply: Reply, observation: str, turns: list[Turn]) -> None:
+    """Step into a new node, from its parent's state; what was found there is kept, and put after `turns`."""
     assert node.parent is not None
     node.outcome = act(setting, turns, reply, node.parent.state)
     if reply.malformed:
@@ -299,7 +316,7 @@ def _visit(setting: Setting, node: Node, reply: Reply, turns: list[Turn]) -> Non
         except Exception as error:
             setting.seat.lost()
             node.outcome = replace(node.outcome, stop="error", error=failure(error).error)
-    node.dead = node.outcome.stop == "error"
+    turns.append(Turn(observation, reply, node.outcome))
 
 
 def _record(setting: Setting, rollout: _Rollout, index: int) -> Trajectory:

@@ -13,8 +13,8 @@ from depo.records import Task
 class Seat:
     """Moves `env` between the states of one task: by snapshots, or by playing the actions again.
 
-    `exclusive` says that nobody else moves the environment between two calls; a state it is already
-    in costs nothing then.
+    A state that the environment is in already costs nothing; whoever lets others move it in between
+    says so by `lost`.
     """
 
     def __init__(self, env: TextEnv, task: Task) -> None:

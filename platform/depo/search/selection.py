@@ -25,18 +25,10 @@ def score(child: Node, parent: Node, root: Node, exploration: float, cost_weight
     value = child.total / visits if visits else 0.0
     if cost_weight and child.visits and root.tokens:
         value -= cost_weight * (child.tokens / child.visits) / (root.tokens / root.visits)
-    return uct(value, visits, parent.visits + parent.pending, exploration)
+    return uct(value, visits, parent.visits + parent.pending - parent.undecided, exploration)
 
 
 def best_child(node: Node, root: Node, exploration: float, cost_weight: float = 0.0) -> Node:
     """The child with the highest score that can still bring something new; of equals the first."""
-    open_children = [child for child in node.children or () if not child.exhausted]
+    open_children = [child for child in node.children or () if not child.closed]
     return max(open_children, key=lambda child: score(child, node, root, exploration, cost_weight))
-
-
-def descend(root: Node, exploration: float, cost_weight: float = 0.0) -> Node:
-    """The node at which a simulation leaves the tree: one without children as yet."""
-    node = root
-    while node.children is not None:
-        node = best_child(node, root, exploration, cost_weight)
-    return node
