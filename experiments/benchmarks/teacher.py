@@ -21,7 +21,7 @@ from depo.config.schema import TeacherConfig
 from depo.envs.babyai.env import BabyAIEnv
 from depo.envs.babyai.levels import AGENTGYM_LEVELS, level_name
 from depo.envs.babyai.tasks import published
-from depo.policies.base import Exchange, Request, Sampling
+from depo.policies.base import Exchange, Request, Sampling, answer_all
 from depo.policies.teacher import TeacherPolicy
 from depo.records import Task
 
@@ -49,7 +49,7 @@ def play(env: BabyAIEnv, task: Task, turns: int, tally: Tally) -> None:
     started = time.process_time()
     for _ in range(turns):
         request = Request(env.system, tuple(history), observation, 1, Sampling(), 0, env)
-        reply = policy.sample([request])[0][0]
+        reply = answer_all(policy, [request])[0][0]
         result = env.step(reply.action)
         history.append(Exchange(observation, reply))
         observation = result.observation

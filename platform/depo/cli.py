@@ -179,17 +179,19 @@ def _sweep(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace) -> int:
     from depo.pipeline import build
+    from depo.stages.accounting import most_tokens, short
     from depo.stages.base import state
 
-    rows = [
-        (name, state(node.spec), str(node.spec.out_dir)) for name, node in build(_load(options)).nodes.items()
-    ]
+    config = _load(options)
+    rows = [(name, state(node.spec), str(node.spec.out_dir)) for name, node in build(config).nodes.items()]
     if options.json:
         print(json.dumps([dict(zip(("stage", "state", "directory"), row, strict=True)) for row in rows]))
         return 0
     width = max(len(name) for name, _, _ in rows)
+    most = {f"generate {r.name}": short(most_tokens(r.search, r.tasks)) for r in config.rounds}
     for name, what, where in rows:
-        print(f"{name:<{width}}  {what}  ({where})")
+        bill = f", at most {most[name]} tokens" if name in most and what != "done" else ""
+        print(f"{name:<{width}}  {what}{bill}  ({where})")
     return 0
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from depo import bodies
 from depo.config.base import ConfigError
@@ -33,6 +33,9 @@ from depo.graph import Experiment, Node, derived_seed, reference_key, runs_dir
 from depo.policies.openai import require_key
 from depo.records import Manifest
 from depo.stages import base
+
+if TYPE_CHECKING:
+    from depo.stages.mirror import Mirror
 
 
 def build(config: ExperimentConfig) -> Experiment:
@@ -80,7 +83,7 @@ def run(
         quieten(experiment.config.runtime)
         with Mirror(experiment.config, experiment.run_dir) as mirror:
             for group in _groups(pending):
-                _run_group(group, mirror.stage, announce)
+                _run_group(group, mirror, announce)
     return len(pending)
 
 
@@ -155,18 +158,18 @@ def wanted(experiment: Experiment, only: Sequence[str] | None) -> list[str]:
     return [name for name in experiment.nodes if name in keep]
 
 
-def _run_group(
-    group: list[Node], mirror: Callable[[str, Manifest, Path], None], announce: Callable[[str], None]
-) -> None:
+def _run_group(group: list[Node], mirror: Mirror, announce: Callable[[str], None]) -> None:
     started = time.time()
     for node in group:
         announce(f"== {node.spec.name} ({base.begin(node.spec)}) -> {node.spec.out_dir}")
     if group[0].together is not None:
         group[0].together(group)
     for node in group:
-        manifest = base.finish(node.spec, node.body(), started)
+        with mirror.live(node.kind, node.spec):
+            outcome = node.body()
+        manifest = base.finish(node.spec, outcome, started)
         announce(f"   {node.spec.name}: {_shown(manifest)}")
-        mirror(node.kind, manifest, node.spec.out_dir)
+        mirror.stage(node.kind, manifest, node.spec.out_dir)
         started = time.time()
 
 
@@ -217,7 +220,7 @@ def _round(experiment: Experiment, round_: RoundConfig) -> None:
     if isinstance(round_.policy, EngineConfig):
         needs.append(_policy(experiment, round_.policy.model))
     identity = {
-        "round": round_.model_dump(mode="json"),
+        "round": round_.model_dump(mode="json", exclude={"policy": set(OpenAIConfig.RUNNING)}),
         "env": config.env.model_dump(mode="json"),
         "seed": derived_seed(config, round_.name),
     }
@@ -226,7 +229,7 @@ def _round(experiment: Experiment, round_: RoundConfig) -> None:
     annotation = config.annotation.get(round_.name, AnnotationConfig())
     experiment.add(
         "annotate", f"annotate {round_.name}", f"samples/{round_.name}",
-        annotation.model_dump(mode="json"),
+        annotation.model_dump(mode="json", exclude={"rephrase": {"endpoint": set(OpenAIConfig.RUNNING)}}),
         [name, "student"], body=partial(bodies.annotation, experiment, round_.name, annotation),
     )  # fmt: skip
 

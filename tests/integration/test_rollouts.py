@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,13 +14,22 @@ import pytest
 import ray
 
 from depo.config.base import ConfigError
+from depo.config.endpoint import OpenAIConfig
 from depo.config.runtime import GenerationRuntime, RuntimeConfig
-from depo.config.schema import EnvConfig, OpenAIConfig, SearchConfig, StudentConfig, TeacherConfig
-from depo.data.store import read_trajectories
+from depo.config.schema import EnvConfig, SearchConfig, StudentConfig, TeacherConfig
+from depo.data.store import read_table, read_trajectories
 from depo.envs.registry import make_env
 from depo.policies.base import Sampling
+from depo.records import Trajectory
+from depo.stages.accounting import total_spent
 from depo.stages.cluster import connect
-from depo.stages.rollouts import EpisodePlan, RolloutJob, chunks, finished_tasks, run_jobs
+from depo.stages.generate import summary
+from depo.stages.jobs import EpisodePlan, RolloutJob, WorkerSettings, pack, unpack
+from depo.stages.progress import make_board
+from depo.stages.rollouts import block_size, calls_in_flight, cut, run_jobs
+from depo.stages.shards import finished_tasks
+from depo.stages.worker import RolloutWorker
+from depo.training.metrics import METRICS, read_metrics
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +44,7 @@ SEARCH = SearchConfig(simulations=4, width=3)
 def cluster():
     # Workers import this folder's environments.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
         connect(RuntimeConfig(num_cpus=2))
         yield
         ray.shutdown()
@@ -81,15 +92,8 @@ def test_a_second_start_does_only_what_is_missing(undisturbed, tmp_path):
     assert finished_tasks(tmp_path) == {task.id for task in TASKS[:10]}
     assert run(tmp_path) == undisturbed
     assert shards < set(tmp_path.iterdir())
-    later = [t for file in set(tmp_path.iterdir()) - shards for t in read_trajectories_of(file)]
+    later = [t for file in set(tmp_path.iterdir()) - shards for t in read_table(file, Trajectory)]
     assert not {t.task.id for t in first} & {t.task.id for t in later}
-
-
-def read_trajectories_of(file: Path) -> list:
-    from depo.data.store import read_table
-    from depo.records import Trajectory
-
-    return read_table(file, Trajectory)
 
 
 def test_a_task_that_breaks_is_a_row_with_its_error_and_the_rest_go_on(undisturbed, tmp_path):
@@ -161,8 +165,37 @@ def test_an_endpoint_that_refuses_is_one_clear_error(endpoint, tmp_path):
         run_jobs([endpoint_job(endpoint, tmp_path)], PLAIN, StudentConfig(), RUNTIME, "test")
 
 
-@pytest.mark.parametrize(("tasks", "actors", "batch"), [(400, 2, 64), (5, 2, 64), (1, 8, 4), (130, 8, 16)])
-def test_chunks_cover_the_tasks_once_and_reach_every_actor(tasks, actors, batch):
-    parts = chunks(list(range(tasks)), actors, batch)
-    assert [i for part in parts for i in part] == list(range(tasks))
-    assert len(parts) >= min(actors, tasks)
+def test_a_block_that_is_begun_again_does_only_what_is_missing(undisturbed, tmp_path):
+    settings = WorkerSettings(PLAIN, StudentConfig(), RUNTIME, make_board())
+    worker = RolloutWorker(settings, [job(tmp_path)])
+    row = {"block": 0, "job": 0, "tasks": pack(TASKS[:6])}
+    assert worker(row)["refused"] == ""
+    shards = set(tmp_path.glob("*.parquet"))
+    assert worker({**row, "tasks": pack(TASKS[:8])})["refused"] == ""
+    worker.close()
+    (later,) = set(tmp_path.glob("*.parquet")) - shards
+    assert {t.task.id for t in read_table(later, Trajectory)} == {task.id for task in TASKS[6:8]}
+
+
+@pytest.mark.parametrize(("tasks", "size"), [(5, 1), (400, 25), (16_000, 64), (100_000, 196)])
+def test_blocks_are_small_and_not_too_many(tasks, size):
+    plan = EpisodePlan(Sampling(), max_steps=3)
+    assert block_size(job(Path("out"), plan=plan), tasks, RUNTIME) == size
+    pieces = [unpack(piece) for piece in cut(TASKS, 5)]
+    assert [len(piece) for piece in pieces] == [5, 5, 5, 5, 4]
+    assert [task for piece in pieces for task in piece] == list(TASKS)
+
+
+@pytest.mark.parametrize(("blocks", "calls"), [(1, 1), (24, 12), (10_000, 82)])
+def test_an_actor_has_a_block_for_every_tree_and_some_in_reserve(blocks, calls):
+    assert calls_in_flight(blocks, GenerationRuntime(actors=2, batch_tasks=64)) == calls
+
+
+def test_totals_are_kept_beside_the_shards(tmp_path):
+    run_jobs([job(tmp_path)], PLAIN, StudentConfig(), RUNTIME, "test", tmp_path / METRICS)
+    (row,) = read_metrics(tmp_path / METRICS)
+    spent = total_spent(tmp_path)
+    assert row["done"] == len(TASKS)
+    assert (row["requests"], row["tokens"]) == (spent.requests, spent.tokens)
+    assert spent.tokens >= sum(t.num_tokens for t in read_trajectories(tmp_path)[:1])
+    assert summary(tmp_path).metrics["spent"]["requests"] == spent.requests

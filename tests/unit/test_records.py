@@ -1,9 +1,12 @@
 """Records survive the way to disk and back; tables are whole or absent."""
 
+from dataclasses import replace
+from itertools import chain
+
 import pytest
 from builders import said, trajectory
 
-from depo.data.store import read_table, read_trajectories, write_atomic, write_table
+from depo.data.store import finished_ids, read_table, read_trajectories, write_atomic, write_table
 from depo.records import Episode, ReferenceLogProbs, Sample, Trajectory
 
 EXAMPLES = {
@@ -36,13 +39,36 @@ def test_an_id_tells_replies_apart_and_nothing_else():
     assert base.id != trajectory([said("One.")], index=1).id
 
 
+def of_task(seed: int, text: str = "T", stop: str = "terminated") -> list[Trajectory]:
+    """Three rollouts of one task."""
+    task = replace(trajectory([said("x")]).task, seed=seed)
+    return [
+        replace(trajectory([said(f"{text}{n}.")], index=n, stop_reason=stop), task=task) for n in range(3)
+    ]
+
+
 def test_a_round_is_read_once_each_and_in_the_same_order_whatever_the_shards(tmp_path):
-    episodes = [trajectory([said(f"T{n}.")], seed=n % 3, index=n) for n in range(9)]
-    for name, part in {"a": episodes[:5], "b": episodes[4:]}.items():
-        write_table(tmp_path / "one" / f"{name}.parquet", part, Trajectory)
-    write_table(tmp_path / "two" / "x.parquet", reversed(episodes), Trajectory)
+    trees = [of_task(seed) for seed in range(4)]
+    for name, part in {"a": trees[:3], "b": trees[2:]}.items():
+        write_table(tmp_path / "one" / f"{name}.parquet", [*chain(*part)], Trajectory)
+    write_table(tmp_path / "two" / "x.parquet", reversed([*chain(*trees)]), Trajectory)
     assert read_trajectories(tmp_path / "one") == read_trajectories(tmp_path / "two")
-    assert len(read_trajectories(tmp_path / "one")) == 9
+    assert len(read_trajectories(tmp_path / "one")) == 12
+    assert set(finished_ids(tmp_path / "one").to_pylist()) == {tree[0].task.id for tree in trees}
+
+
+def test_two_shards_with_other_rows_of_one_task_give_those_of_one(tmp_path):
+    # A policy that is not deterministic, and a worker that died after it wrote.
+    write_table(tmp_path / "a.parquet", of_task(1, "A") + of_task(2, "A"), Trajectory)
+    write_table(tmp_path / "b.parquet", of_task(2, "B") + of_task(3, "B"), Trajectory)
+    texts = {(t.task.seed, t.steps[0].thought[0]) for t in read_trajectories(tmp_path)}
+    assert texts == {(1, "A"), (2, "A"), (3, "B")}
+
+
+def test_a_task_that_failed_and_was_done_again_counts_as_done(tmp_path):
+    write_table(tmp_path / "a.parquet", of_task(1, "A", stop="error")[:1], Trajectory)
+    write_table(tmp_path / "b.parquet", of_task(1, "B"), Trajectory)
+    assert [t.steps[0].thought for t in read_trajectories(tmp_path)] == ["B0.", "B1.", "B2."]
 
 
 def test_a_file_half_written_is_not_read(tmp_path):

@@ -3,7 +3,7 @@
 from builders import said, trajectory
 
 from depo.data.rephrase import KeepThoughts, PolicyRephraser, SiblingRephraser, sentences, shorten
-from depo.policies.base import Reply, parse_reply
+from depo.policies.base import Immediate, Reply, parse_reply
 
 
 def words(text: str) -> int:
@@ -52,18 +52,19 @@ def test_a_changed_step_forgets_the_ids_of_its_old_text():
     assert first.steps[0].num_tokens == words(first.steps[0].text)
 
 
-class Scripted:
+class Scripted(Immediate):
     """A policy that answers every request with one text."""
 
     name = "scripted"
     tokenizer_fingerprint = ""
 
     def __init__(self, text: str) -> None:
+        super().__init__()
         self.text = text
 
-    def sample(self, requests):
+    def reply(self, request):
         thought, action, malformed = parse_reply(self.text)
-        return [[Reply(self.text, thought, action, malformed, words(self.text))] for _ in requests]
+        return [Reply(self.text, thought, action, malformed, words(self.text))]
 
 
 def test_an_endpoint_may_shorten_but_not_smuggle_in_an_action():

@@ -62,13 +62,13 @@ def child_of(parent: Node, visits: int, total: float) -> Node:
 def test_selection_trades_value_for_rarity_by_exploration(exploration: float, chosen: int) -> None:
     root = Node(id=0, visits=10)
     root.children = [child_of(root, 8, 6.4), child_of(root, 2, 1.0)]
-    assert best_child(root, exploration) is root.children[chosen]
+    assert best_child(root, root, exploration) is root.children[chosen]
 
 
 def test_unvisited_children_come_first_and_in_order() -> None:
     root = Node(id=0, visits=1)
     root.children = [child_of(root, 1, 1.0), child_of(root, 0, 0.0), child_of(root, 0, 0.0)]
-    assert best_child(root, 0.0) is root.children[1]
+    assert best_child(root, root, 0.0) is root.children[1]
 
 
 def test_equal_actions_are_one_child_whatever_case_and_spacing() -> None:
@@ -245,7 +245,30 @@ def test_replaying_actions_finds_what_snapshots_find(seed: int, simulations: int
     config = {"simulations": simulations, "width": width, "max_steps": 6}
     replaying = Corridor(snapshots=False)
     assert searched(replaying, wander, seed, **config) == searched(Corridor(), wander, seed, **config)
-    assert replaying.resets > 1
+
+
+def test_an_environment_is_replayed_only_where_it_is_elsewhere() -> None:
+    env = Corridor(goal=3, snapshots=False)
+    searched(env, in_turn("right", "left"), simulations=1, width=2)
+    assert env.resets == 1
+    searched(env, in_turn("right", "left"), simulations=6, width=2)
+    assert env.resets > 3
+
+
+@pytest.mark.parametrize("parallel", [2, 5, 30])
+def test_simulations_in_flight_are_found_in_the_tree_as_virtual_losses(parallel: int) -> None:
+    """With as many in flight as simulations, selection knows no return and spreads over the children."""
+    arms = {"a": 0.9, "b": 0.1, "c": 0.1}
+
+    def answer(request: Request) -> list[Reply]:
+        if not request.history:
+            return [reply("t", name) for name in arms]
+        return [reply(f"{request.seed} {i}", f"end {request.seed} {i}") for i in range(request.n)]
+
+    found = searched(Bandit(arms), answer, simulations=30, width=30, parallel=parallel, exploration=0.1)
+    pulls = {name: sum(t.steps[0].action == name for t in found) for name in arms}
+    assert sum(pulls.values()) == 30
+    assert pulls["a"] == 10 if parallel == 30 else pulls["a"] > 15
 
 
 def test_search_is_a_function_of_its_seed() -> None:

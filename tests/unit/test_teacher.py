@@ -8,7 +8,7 @@ from depo.config.base import ConfigError
 from depo.config.schema import TeacherConfig
 from depo.envs.babyai.env import BabyAIEnv
 from depo.envs.babyai.levels import AGENTGYM_LEVELS
-from depo.policies.base import Exchange, Reply, Request, Sampling, format_reply, parse_reply
+from depo.policies.base import Exchange, Reply, Request, Sampling, answer_all, format_reply, parse_reply
 from depo.policies.teacher import TeacherPolicy
 from depo.policies.teacher_bot import demonstrate
 from depo.policies.teacher_thoughts import CORE_WORDS, Reading, count_words, read, split_action, traits
@@ -17,7 +17,8 @@ PERFECT = TeacherConfig(wordiness=0, waste=0, mistakes=0)
 
 
 def ask(policy, env, observation, history=(), n=1, seed=0):
-    return policy.sample([Request(env.system, tuple(history), observation, n, Sampling(), seed, env)])[0]
+    asked = Request(env.system, tuple(history), observation, n, Sampling(), seed, env)
+    return answer_all(policy, [asked])[0]
 
 
 def play(policy, env, task, turns, seed=0):
@@ -259,7 +260,7 @@ def test_past_turns_of_another_policy_are_taken_as_they_are():
 def test_it_needs_the_live_environment():
     request = Request("", (), "You see: nothing.", 1, Sampling(), 0)
     with pytest.raises(ValueError, match="needs the live environment"):
-        TeacherPolicy(PERFECT).sample([request])
+        answer_all(TeacherPolicy(PERFECT), [request])
 
 
 class Unscripted:
@@ -273,7 +274,7 @@ def test_an_environment_without_a_script_is_refused():
     with pytest.raises(
         ConfigError, match=r"no script for environment 'chess' \(it plays babyai, webshop\); give"
     ):
-        TeacherPolicy(PERFECT).sample([request])
+        answer_all(TeacherPolicy(PERFECT), [request])
 
 
 def test_agentgyms_words_are_read_too():

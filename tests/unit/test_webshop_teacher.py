@@ -8,7 +8,7 @@ from webshop_play import VARIANTS, shop_env
 from depo.config.schema import TeacherConfig
 from depo.envs.webshop.session import ITEM, RESULTS, SUB_PAGES
 from depo.envs.webshop.wording import essence
-from depo.policies.base import Exchange, Request, Sampling
+from depo.policies.base import Exchange, Request, Sampling, answer_all
 from depo.policies.teacher import TeacherPolicy
 from depo.policies.teacher_thoughts import CORE_WORDS
 from depo.policies.teacher_webshop import WebShopScript
@@ -29,7 +29,7 @@ def play(policy, env, task, turns=40, seed=0):
         asked = request(env, observation, history, seed=seed)
         taken = tuple(past.reply.action for past in history)
         turn = WebShopScript().turn(env, asked, taken)
-        reply = policy.sample([asked])[0][0]
+        reply = answer_all(policy, [asked])[0][0]
         result = env.step(reply.action)
         steps.append((turn, reply, result))
         history.append(Exchange(observation, reply))
@@ -105,7 +105,7 @@ def test_it_leaves_the_environment_as_it_was_and_repeats_itself():
     assert [reply for _, reply, _ in runs[0]] == [reply for _, reply, _ in runs[1]]
     observation = env.reset(task)
     before = env.snapshot()
-    TeacherPolicy(SLOPPY).sample([request(env, observation, n=6)])
+    answer_all(TeacherPolicy(SLOPPY), [request(env, observation, n=6)])
     assert env.snapshot() == before
 
 
@@ -113,7 +113,7 @@ def test_it_leaves_a_wrong_product_and_a_sub_page_and_corrects_a_wrong_option():
     env, policy = shop_env(levels=["hard"]), TeacherPolicy(PERFECT)
 
     def ask(*taken):
-        return policy.sample([request(env, "")])[0][0]
+        return answer_all(policy, [request(env, "")])[0][0]
 
     env.reset(env.tasks("train", 1)[0])
     asin = env.goal.asin

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import random
+import random
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from depo.envs.base import SnapshotUnsupported, StepResult
-from depo.policies.base import Reply, Request, format_reply, parse_reply
+from depo.policies.base import Answer, Immediate, Reply, Request, format_reply, parse_reply
 from depo.records import Task, content_hash
 
 
@@ -102,19 +104,171 @@ class Bandit(Corridor):
         self.pulled = state
 
 
-class Scripted:
-    """Answers each request by a function of it; keeps what it was asked."""
+class Lever(Corridor):
+    """A corridor whose goal opens only after a lever was pulled: what an action does depends on the past."""
+
+    def __init__(self) -> None:
+        super().__init__(goal=2)
+        self.pulled = False
+
+    def reset(self, task: Task) -> str:
+        self.pulled = False
+        return super().reset(task)
+
+    def step(self, action: str) -> StepResult:
+        word = action.lower().strip()
+        if word == "stay":
+            self.pulled = not self.pulled
+        if word == "right" and self.cell == 1 and not self.pulled:
+            self.steps += 1
+            return StepResult(f"{self._see()}, shut", 0.0, False, False, {"valid": False, "success": False})
+        return super().step(action)
+
+    def snapshot(self) -> Any:
+        return (self.pulled, super().snapshot())
+
+    def restore(self, state: Any) -> None:
+        self.pulled, inner = state
+        super().restore(inner)
+
+
+class Fragile(Corridor):
+    """Fails in cell 1 after two steps or more, in one of its methods."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__(goal=3)
+        self.method = method
+
+    def step(self, action: str) -> StepResult:
+        self._break("step", (self.cell, self.steps))
+        return super().step(action)
+
+    def snapshot(self) -> Any:
+        self._break("snapshot", (self.cell, self.steps))
+        return super().snapshot()
+
+    def restore(self, state: Any) -> None:
+        self._break("restore", state)
+        super().restore(state)
+
+    def _break(self, method: str, state: tuple[int, int]) -> None:
+        if method == self.method and state[0] == 1 and state[1] >= 2:
+            self.cell = self.steps = 99  # what is left behind is of no use
+            raise RuntimeError(f"{method} failed")
+
+
+Order = Callable[[list[Answer]], tuple[list[Answer], list[Answer]]]
+
+
+def shuffled(rng: random.Random) -> Order:
+    """Hands out any one to three of the answers that are there, in any order."""
+
+    def order(there: list[Answer]) -> tuple[list[Answer], list[Answer]]:
+        mixed = rng.sample(there, len(there))
+        cut = rng.randint(1, 3)
+        return mixed[:cut], mixed[cut:]
+
+    return order
+
+
+class Lever(Corridor):
+    """A corridor whose goal opens only after a lever was pulled: what an action does depends on the past."""
+
+    def __init__(self) -> None:
+        super().__init__(goal=2)
+        self.pulled = False
+
+    def reset(self, task: Task) -> str:
+        self.pulled = False
+        return super().reset(task)
+
+    def step(self, action: str) -> StepResult:
+        word = action.lower().strip()
+        if word == "stay":
+            self.pulled = not self.pulled
+        if word == "right" and self.cell == 1 and not self.pulled:
+            self.steps += 1
+            return StepResult(f"{self._see()}, shut", 0.0, False, False, {"valid": False, "success": False})
+        return super().step(action)
+
+    def snapshot(self) -> Any:
+        return (self.pulled, super().snapshot())
+
+    def restore(self, state: Any) -> None:
+        self.pulled, inner = state
+        super().restore(inner)
+
+
+class Fragile(Corridor):
+    """Fails in cell 1 after two steps or more, in one of its methods."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__(goal=3)
+        self.method = method
+
+    def step(self, action: str) -> StepResult:
+        self._break("step", (self.cell, self.steps))
+        return super().step(action)
+
+    def snapshot(self) -> Any:
+        self._break("snapshot", (self.cell, self.steps))
+        return super().snapshot()
+
+    def restore(self, state: Any) -> None:
+        self._break("restore", state)
+        super().restore(state)
+
+    def _break(self, method: str, state: tuple[int, int]) -> None:
+        if method == self.method and state[0] == 1 and state[1] >= 2:
+            self.cell = self.steps = 99  # what is left behind is of no use
+            raise RuntimeError(f"{method} failed")
+
+
+Order = Callable[[list[Answer]], tuple[list[Answer], list[Answer]]]
+
+
+def shuffled(rng: random.Random) -> Order:
+    """Hands out any one to three of the answers that are there, in any order."""
+
+    def order(there: list[Answer]) -> tuple[list[Answer], list[Answer]]:
+        mixed = rng.sample(there, len(there))
+        cut = rng.randint(1, 3)
+        return mixed[:cut], mixed[cut:]
+
+    return order
+
+
+class Scripted(Immediate):
+    """Answers each request by a function of it; keeps what it was asked.
+
+    `order` rearranges the answers that are there: none of them is handed out before it was asked
+    whether it is its turn.
+    """
 
     name = "scripted"
     tokenizer_fingerprint = "bytes"
 
-    def __init__(self, answer: Callable[[Request], list[Reply]]) -> None:
-        self.answer = answer
-        self.batches: list[list[Request]] = []
+    def __init__(
+        self,
+        answer: Callable[[Request], list[Reply]],
+        order: Order | None = None,
+    ) -> None:
+        super().__init__()
+        self.answer, self.order = answer, order
+        self.batches: list[int] = []
+        """How many answers were there at each `collect`."""
 
-    def sample(self, requests: Sequence[Request]) -> list[list[Reply]]:
-        self.batches.append(list(requests))
-        return [self.answer(request) for request in requests]
+    def reply(self, request: Request) -> list[Reply]:
+        return self.answer(request)
+
+    def collect(self) -> list[Answer]:
+        there = super().collect()
+        self.batches.append(len(there))
+        if self.order is None:
+            return there
+        now, later = self.order(there)
+        self._answers.update({answer.key: answer for answer in later})
+        return now
 
 
 def wander(request: Request) -> list[Reply]:

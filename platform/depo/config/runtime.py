@@ -21,6 +21,16 @@ class VllmConfig(Strict):
     """Skip graph capture: starts sooner, runs slower on a GPU."""
     max_model_len: Count | None = None
     """By default the student's `max_length`."""
+    in_process: bool | None = None
+    """The engine's core inside the worker's process; None: so on the CPU, a process of its own on a
+    GPU, where the worker's work then runs beside the engine's."""
+    lora: Literal["auto", "on", "off"] = "auto"
+    """Policies served as adapters of one set of weights, several at a time. "auto": on a GPU; on the
+    CPU that is 7-14 times slower than exchanging merged weights."""
+    adapters: Count = 4
+    """Adapters held at a time; each takes memory in the engine."""
+    max_lora_rank: Literal[8, 16, 32, 64, 128, 256] = 64
+    """Largest rank an adapter may have; more takes more memory."""
 
 
 class GenerationRuntime(Strict):
@@ -29,11 +39,15 @@ class GenerationRuntime(Strict):
     engine: Literal["auto", "vllm", "transformers"] = "auto"
     """"auto" takes vLLM where it is installed, transformers elsewhere."""
     actors: Count = 2
-    """Most workers at a time."""
+    """Most workers at a time; the pool starts with as many as the cluster has room for."""
+    min_actors: Count = 1
+    """Fewest workers that the pool keeps while work runs out."""
     num_cpus: NonNegative = 1
     num_gpus: NonNegative = 0
     batch_tasks: Count = 64
     """Tasks a worker searches at the same time; more keeps the engine fuller."""
+    retry_quarantined: bool = False
+    """Try tasks again that an earlier start of an unfinished stage gave up."""
     vllm: VllmConfig = VllmConfig()
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from depo.config.base import Count, Fraction, NonNegative, Positive, Strict
+from depo.config.endpoint import OpenAIConfig
 from depo.config.runtime import RuntimeConfig
 
 MethodName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -96,23 +97,32 @@ class EngineConfig(Strict):
     """"student", or the name of a method whose policy acts."""
 
 
-class OpenAIConfig(Strict):
-    """Any OpenAI-compatible endpoint."""
+class CustomConfig(Strict):
+    """A policy of one's own."""
 
-    kind: Literal["openai"] = "openai"
-    base_url: str
-    """Such as `http://127.0.0.1:8000/v1`."""
-    model: str
-    api_key_env: str = "OPENAI_API_KEY"
-    """Name of the environment variable that holds the key; the key itself is never configured."""
-    concurrency: Count = 16
-    """Requests in flight from one worker."""
-    timeout_s: Positive = 120
-    retries: Annotated[int, Field(ge=0)] = 5
-    """Tries after the first on 408, 409, 429, 5xx and broken connections, with backoff."""
+    kind: Literal["custom"] = "custom"
+    cls: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
+    """`module:Class`, importable on every node; keeps the contract `depo.policies.base.Policy`."""
+    options: dict[str, Any] = {}
+    """Keyword arguments of the class."""
 
 
-PolicyConfig = Annotated[TeacherConfig | EngineConfig | OpenAIConfig, Field(discriminator="kind")]
+PolicyConfig = Annotated[
+    TeacherConfig | EngineConfig | OpenAIConfig | CustomConfig, Field(discriminator="kind")
+]
+
+
+class BudgetConfig(Strict):
+    """What one task's search may use. Checked before each simulation, so the last one may exceed it."""
+
+    steps: Count | None = None
+    """Turns played in the environment."""
+    tokens: Count | None = None
+    """Generated tokens."""
+    seconds: Positive | None = None
+    """Wall time; a search cut by it is not the same when done again."""
+    money: Positive | None = None
+    """In the currency of the policy's prices."""
 
 
 class SearchConfig(Strict):
@@ -120,16 +130,30 @@ class SearchConfig(Strict):
 
     simulations: Count = 8
     """Rollouts a task; each is kept as a trajectory."""
+    parallel: Count = 1
+    """Simulations in flight in one tree, with virtual loss; more keep an engine full with few trees,
+    and choose with less knowledge."""
     width: Count = 4
     """Candidate steps drawn when a node is expanded; equal actions are merged."""
     exploration: NonNegative = 1.0
     """`w` in UCT, `Q + w*sqrt(ln N(parent)/N)`; more explores more."""
+    cost_weight: NonNegative = 0.0
+    """`c` in `Q - c*C` for Q, where C is a child's mean tokens over the root's; more prefers cheap
+    ways, 0 is plain UCT."""
+    max_depth: Count | None = None
+    """Turns below the root that the tree may grow to; what follows is rolled out. None: `max_steps`."""
     max_steps: Count = 12
     """Turns after which an episode is cut."""
+    stop_after: Count | None = None
+    """Successful rollouts that are enough: the search then ends early."""
+    budget: BudgetConfig = BudgetConfig()
     temperature: NonNegative = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_tokens: Count = 64
     """Most tokens of one reply."""
+    structured: bool = False
+    """Force the form `Thought: ...`, `Action: ...` on every reply; vLLM only, and slower. A reply cut
+    by `max_tokens` is malformed all the same."""
 
 
 class RoundConfig(Strict):

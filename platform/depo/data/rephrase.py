@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from depo.policies.base import Policy, Request, Sampling, format_reply, parse_reply
+from depo.policies.base import Policy, Request, Sampling, answer_all, format_reply, parse_reply
 from depo.records import Step, Trajectory
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
@@ -74,7 +74,7 @@ class PolicyRephraser:
             for trajectory in trajectories
             for step in trajectory.steps
         ]
-        replies = iter(self._policy.sample(requests))
+        replies = iter(answer_all(self._policy, requests))
         return [[[_bare(r.text) for r in next(replies)] for _ in t.steps] for t in trajectories]
 
 

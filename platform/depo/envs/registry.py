@@ -48,8 +48,11 @@ def make_env(id: str, options: Mapping[str, Any]) -> TextEnv:
 
 
 def _load(id: str) -> Any:
-    registered = {**{e.name: e.value for e in entry_points(group=ENTRY_POINTS)}, **BUILT_IN}
-    path = registered.get(id, id)
+    path, registered = BUILT_IN.get(id, id), BUILT_IN
+    if ":" not in path:
+        # Only then, since it reads the metadata of every package that is installed.
+        registered = {**{e.name: e.value for e in entry_points(group=ENTRY_POINTS)}, **BUILT_IN}
+        path = registered.get(id, id)
     module, colon, name = path.partition(":")
     if not colon:
         raise ConfigError(

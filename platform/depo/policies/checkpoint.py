@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from depo.config.base import ConfigError
 from depo.policies.chat import ChatRenderer
 
-_NOT_ARCHITECTURE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
+ADAPTER = "adapter"
+MERGED = "model"
+"""A trained policy's folders: its adapter, and the same merged into its weights."""
+
+_ADAPTER_CONFIG = "adapter_config.json"
+_NOT_ARCHITECTURE = {
+    "_name_or_path",
+    "dtype",
+    "initializer_range",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+}
 
 
 def load_renderer(model_dir: str) -> ChatRenderer:
@@ -35,8 +49,57 @@ def context_limit(model_dir: str, wanted: int) -> int:
     return min(wanted, getattr(config, "max_position_embeddings", None) or wanted)
 
 
+def end_tokens(model_dir: str, renderer: ChatRenderer) -> frozenset[int]:
+    """Ids that end a reply: the template's end of a turn, and the model's own ends of text."""
+    from transformers import GenerationConfig
+
+    try:
+        found = GenerationConfig.from_pretrained(model_dir).eos_token_id
+    except OSError:
+        found = None
+    own = found if isinstance(found, list) else [found, renderer.tokenizer.eos_token_id]
+    return frozenset({renderer.end_of_turn, *(token for token in own if token is not None)})
+
+
+def adapter_of(model_dir: str) -> tuple[str, str] | None:
+    """The adapter that a trained policy consists of and the weights it was trained on.
+
+    `model_dir` is the adapter's folder, or that of the merged policy beside it; None where neither
+    is so.
+    """
+    beside = Path(model_dir).parent / ADAPTER
+    for folder in (Path(model_dir), beside) if Path(model_dir).name == MERGED else (Path(model_dir),):
+        file = folder / _ADAPTER_CONFIG
+        if file.is_file():
+            return str(folder), json.loads(file.read_text())["base_model_name_or_path"]
+    return None
+
+
+def adapter_on(served: str, wanted: str) -> str | None:
+    """The adapter's folder where `wanted` is an adapter of the weights `served`, or merged from one.
+
+    None where it is plain weights. Raises `ConfigError` for a bare adapter of other weights.
+    """
+    found = adapter_of(wanted)
+    if found is None:
+        return None
+    folder, base = found
+    if Path(base).resolve() == Path(served).resolve():
+        return folder
+    if Path(folder) == Path(wanted):
+        raise ConfigError(
+            f"{wanted}: an adapter of {base}, not of {served}; start an engine with its own weights"
+        )
+    return None
+
+
 def check_interchangeable(served: str, wanted: str) -> None:
     """Raise `ConfigError` unless an engine that serves one model can take the other's weights."""
+    if (Path(wanted) / _ADAPTER_CONFIG).is_file():
+        raise ConfigError(
+            f"{wanted}: an adapter, and this engine takes merged weights; give the merged model, or set "
+            "runtime.generation.vllm.lora to on"
+        )
     if _architecture(served) != _architecture(wanted):
         raise ConfigError(f"{wanted}: another architecture than {served}; start an engine for it")
     if load_renderer(served).fingerprint != load_renderer(wanted).fingerprint:
@@ -46,5 +109,8 @@ def check_interchangeable(served: str, wanted: str) -> None:
 def _architecture(model_dir: str) -> dict[str, Any]:
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(model_dir).to_dict()
+    try:
+        config = AutoConfig.from_pretrained(model_dir).to_dict()
+    except (OSError, ValueError):
+        raise ConfigError(f"{model_dir}: no model found; check the path or model id") from None
     return {key: value for key, value in config.items() if key not in _NOT_ARCHITECTURE}

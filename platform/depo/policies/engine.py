@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 from depo.config.base import ConfigError
 from depo.config.runtime import GenerationRuntime
-from depo.config.schema import EngineConfig, OpenAIConfig, StudentConfig, TeacherConfig
+from depo.config.schema import CustomConfig, OpenAIConfig, PolicyConfig, StudentConfig, TeacherConfig
 from depo.policies.base import Policy
 
 
@@ -47,7 +48,7 @@ def make_engine(
 
 
 def make_policy(
-    config: TeacherConfig | EngineConfig | OpenAIConfig,
+    config: PolicyConfig,
     *,
     name: str,
     model_dir: str,
@@ -66,8 +67,26 @@ def make_policy(
     if isinstance(config, OpenAIConfig):
         from depo.policies.openai import OpenAIPolicy
 
-        return OpenAIPolicy(config, name)
+        return OpenAIPolicy(config, name, share=1 / runtime.actors)
+    if isinstance(config, CustomConfig):
+        return _make_custom(config)
     if isinstance(previous, Engine):
         previous.load(model_dir, name)
         return previous
     return make_engine(runtime, model_dir, name, student.max_length, student.dtype)
+
+
+def _make_custom(config: CustomConfig) -> Policy:
+    """Raises `ConfigError` where the class cannot be imported, or not be made with its options."""
+    module, _, name = config.cls.partition(":")
+    try:
+        cls = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"policy.cls: {config.cls!r} cannot be imported ({error}); mend the path or install it on "
+            "every node"
+        ) from None
+    try:
+        return cast(Policy, cls(**config.options))
+    except TypeError as error:
+        raise ConfigError(f"policy.options: {config.cls} does not take them ({error})") from None

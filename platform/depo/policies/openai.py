@@ -1,250 +1,212 @@
-"""Replies from an OpenAI-compatible chat endpoint."""
+"""Replies from an OpenAI-compatible endpoint: DeepSeek, a vLLM server, any other."""
 
 from __future__ import annotations
 
-import ipaddress
-import os
-import random
+import asyncio
+import logging
 import threading
-import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any
 
-import httpx
+from pydantic import SecretStr
 
-from depo.config.base import ConfigError
-from depo.config.schema import OpenAIConfig
-from depo.policies.base import Reply, Request, parse_reply
-from depo.policies.chat import no_room
+from depo.config.endpoint import OpenAIConfig
+from depo.policies.base import Answer, BudgetSpent, Request, Usage
+from depo.policies.chat import ChatRenderer
+from depo.policies.openai_client import (
+    Call,
+    Client,
+    EndpointError,
+    RequestFailed,
+    on_this_machine,
+    require_key,
+)
+from depo.policies.prices import EndpointUsage
 
-_RETRIED = {408, 409, 429}
-_FORBIDDEN = {401, 403}
-_LONGEST_PAUSE_S = 60.0
-_UNANSWERABLE = {"context_length_exceeded", "content_filter"}
+log = logging.getLogger(__name__)
 
 
-class EndpointError(RuntimeError):
-    """The endpoint did not answer, or not with a completion."""
-
-
-def require_key(config: OpenAIConfig) -> str:
-    """The endpoint's key from the environment; empty where none is set and the endpoint is local.
-
-    Raises `ConfigError` naming the variable where a key is missing or cannot be one.
-    """
-    key = os.environ.get(config.api_key_env, "").strip()
-    if not key and not _on_this_machine(config.base_url):
-        raise ConfigError(
-            f"api_key_env: the environment variable {config.api_key_env} is not set; "
-            f"export it with the key for {config.base_url}"
-        )
-    if not key.isascii() or not all(character.isprintable() for character in key):
-        raise ConfigError(
-            f"api_key_env: the environment variable {config.api_key_env} holds a line break or a "
-            "character that no key has; export it anew"
-        )
-    return key
+@dataclass(eq=False)
+class _Job:
+    key: Hashable
+    call: Call
+    task: asyncio.Task[None] | None = None
 
 
 class OpenAIPolicy:
-    """A chat model behind HTTP; its replies have a text and no token ids.
+    """A model behind HTTP, with many requests in flight, each answered as soon as it can be.
 
-    Token counts are the endpoint's own (`usage`); where one answer holds several replies their
-    sum is shared out evenly. The key is read from the environment and appears in no message.
+    Without `config.tokenizer`, replies have a text and no token ids, and token counts are the
+    endpoint's own; where one answer holds several replies their sum is shared out evenly. The key is
+    read from the environment and appears in no message.
+
+    `collect` raises `EndpointError` where the endpoint refuses (a wrong key, an unknown model), cannot
+    be reached, or fails four requests in a row; a request that fails alone has a `RequestFailed` for
+    its `Answer.error`. That, and `BudgetSpent`, come after all answers of what was in flight; from
+    then on `submit` and `collect` raise it again.
     """
 
-    tokenizer_fingerprint = ""
+    usage: Usage
+    """In fact an `EndpointUsage`."""
 
-    def __init__(self, config: OpenAIConfig, name: str, backoff_s: float = 0.5) -> None:
-        """`backoff_s` is the first pause before a retry; it doubles each time.
+    def __init__(self, config: OpenAIConfig, name: str, share: float = 1.0, backoff_s: float = 1.0) -> None:
+        """`share` of the job's limits and budgets is this worker's: 1 / workers.
 
-        Raises `ConfigError` where the key's variable holds no key, unless, unset, the endpoint is
-        on this machine.
+        `backoff_s` is the first pause before a retry; it doubles each time.
+
+        Raises `ConfigError` where the key's variable holds no key, unless, unset, the endpoint is on
+        this machine, and where `config.tokenizer` cannot serve.
         """
         self.name = name
         self.config = config
-        self._backoff_s = backoff_s
-        self._jitter = random.Random()
-        self._open()
+        self.usage = self._usage = EndpointUsage()
+        self._share, self._backoff_s = share, backoff_s
+        self._key = SecretStr(require_key(config))
+        self._renderer = _renderer(config)
+        self.tokenizer_fingerprint = self._renderer.fingerprint if self._renderer else ""
+        if config.model not in config.prices and (config.prices or not on_this_machine(config.base_url)):
+            log.warning("prices: none for %s; its money is counted as 0", config.model)
+        self._inbox: SimpleQueue[tuple[_Job, Answer] | Exception] = SimpleQueue()
+        self._open: dict[Hashable, _Job] = {}
+        self._stopped: Exception | None = None
+        self._thread: _Thread | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"name": self.name, "config": self.config, "backoff_s": self._backoff_s}
+        return {
+            "config": self.config, "name": self.name, "share": self._share, "backoff_s": self._backoff_s
+        }  # fmt: skip
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
-    def sample(self, requests: Sequence[Request]) -> list[list[Reply]]:
-        """Replies to a batch, asked for with up to `concurrency` connections.
+    def submit(self, key: Hashable, request: Request) -> None:
+        """Take up `request`; it waits its turn elsewhere."""
+        if self._stopped is not None:
+            raise self._stopped
+        if self._thread is None:
+            self._thread = _Thread(self._make_client(), self._inbox)
+        job = self._open[key] = _Job(key, Call(request))
+        self._thread.call(self._thread.start_job, job)
 
-        A context that the endpoint calls too long, or filters, gets malformed, empty replies.
-        Raises `EndpointError` when retries are used up or the endpoint refuses the request.
-        """
-        return list(self._pool.map(self._answer, requests))
+    def collect(self) -> list[Answer]:
+        """What is answered by now. Waits for the first answer; empty only where nothing is in flight."""
+        answers: list[Answer] = []
+        while self._stopped is None and self._open and not (answers and self._inbox.empty()):
+            item = self._inbox.get()
+            if isinstance(item, Exception):
+                self._stopped = item
+                continue
+            job, answer = item
+            if self._open.get(job.key) is job:
+                del self._open[job.key]
+                answers.append(answer)
+        if self._stopped is not None and not answers:
+            raise self._stopped
+        return answers
+
+    def withdraw(self, key: Hashable) -> None:
+        """Forget a request. One that is on its way is let finish, since it is billed anyway."""
+        job = self._open.pop(key, None)
+        if job is not None and self._thread is not None:
+            self._thread.call(self._thread.drop_job, job)
 
     def close(self) -> None:
-        """Close connections and threads."""
-        self._pool.shutdown()
-        self._client.close()
+        """Break off what is in flight; end the thread and its connections."""
+        self._open.clear()
+        if self._thread is not None:
+            self._thread.close()
+            self._thread = None
 
-    def _open(self) -> None:
-        config = self.config
-        self._key = key = require_key(config)
-        local = _on_this_machine(config.base_url)
-        self._client = httpx.Client(
-            trust_env=not local,
-            timeout=config.timeout_s,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            limits=httpx.Limits(max_connections=config.concurrency),
-        )
-        self._pool = ThreadPoolExecutor(config.concurrency, thread_name_prefix="openai")
-        self._jitter_lock = threading.Lock()
+    def _make_client(self) -> Client:
+        return Client(self.config, self._key, self._share, self._usage, self._renderer, self._backoff_s)
 
-    def _answer(self, request: Request) -> list[Reply]:
-        """`request.n` replies; endpoints that answer with fewer choices are asked again."""
-        replies: list[Reply] = []
-        while len(replies) < request.n:
-            missing = replace(request, n=request.n - len(replies), seed=request.seed + len(replies))
-            replies += self._complete(missing)
-        return replies[: request.n]
 
-    def _complete(self, request: Request) -> list[Reply]:
-        body = {
-            "model": self.config.model,
-            "messages": messages(request),
-            "n": request.n,
-            "temperature": request.sampling.temperature,
-            "top_p": request.sampling.top_p,
-            "max_tokens": request.sampling.max_tokens,
-            "seed": request.seed,
-        }
-        answer = self._post(body)
-        if answer is None:
-            return [no_room(0)] * request.n
-        return _read(answer)
+class _Thread:
+    """An event loop in a thread of its own, on which jobs are answered into `inbox`.
 
-    def _post(self, body: dict[str, Any]) -> dict[str, Any] | None:
-        """The endpoint's answer to `body`; None where this one context cannot be answered."""
-        url = f"{self.config.base_url.rstrip('/')}/chat/completions"
-        problem = ""
-        for attempt in range(self.config.retries + 1):
-            wanted_pause = 0.0
+    Everything but `call` and `close` runs on the loop, so that nothing there needs a lock.
+    """
+
+    def __init__(self, client: Client, inbox: SimpleQueue[tuple[_Job, Answer] | Exception]) -> None:
+        self._inbox = inbox
+        self._client = client
+        self._jobs: set[_Job] = set()
+        self._stopping: Exception | None = None
+        self._loop = asyncio.new_event_loop()
+        self._closing = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="openai", daemon=True)
+        self._thread.start()
+
+    def call(self, function: Callable[..., object], *arguments: object) -> None:
+        """Have the loop call `function`, in order of the calls."""
+        self._loop.call_soon_threadsafe(function, *arguments)
+
+    def close(self) -> None:
+        """Cancel all jobs; returns once the thread has ended."""
+        self.call(self._closing.set)
+        self._thread.join()
+
+    def start_job(self, job: _Job) -> None:
+        self._jobs.add(job)
+        if self._stopping is None:
+            job.task = self._loop.create_task(self._answer(job))
+            # Not the task's own `finally`: one cancelled before its first step never gets there.
+            job.task.add_done_callback(lambda _: self._end(job))
+        else:
+            self._end(job)
+
+    def drop_job(self, job: _Job) -> None:
+        job.call.wanted = False
+        if job.task is not None and not job.call.on_wire:
+            job.task.cancel()
+
+    async def _answer(self, job: _Job) -> None:
+        try:
+            replies = await self._client.answer(job.call)
+            self._inbox.put((job, Answer(job.key, replies)))
+        except RequestFailed as error:
+            self._inbox.put((job, Answer(job.key, error=error)))
+        except (EndpointError, BudgetSpent) as error:
+            self._stop(error)
+        except Exception as error:
+            self._inbox.put((job, Answer(job.key, error=error)))
+
+    def _stop(self, error: Exception) -> None:
+        """Start nothing more; what is on its way is let finish."""
+        if self._stopping is None:
+            self._stopping = error
+            for job in self._jobs:
+                if job.task is not None and not job.call.on_wire:
+                    job.task.cancel()
+
+    def _end(self, job: _Job) -> None:
+        self._jobs.discard(job)
+        if self._stopping is not None and not self._jobs:
+            self._inbox.put(self._stopping)
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
             try:
-                response = self._client.post(url, json=body)
-            except httpx.TransportError as error:
-                problem = self._without_key(f"{type(error).__name__}: {error}")
-            else:
-                if response.is_success:
-                    answer = _completion(response)
-                    if answer is not None:
-                        return answer
-                    problem = "the answer is not a chat completion"
-                elif response.status_code in _RETRIED or response.status_code >= 500:
-                    problem = f"HTTP {response.status_code}"
-                    wanted_pause = _retry_after(response)
-                elif _error_code(response) in _UNANSWERABLE:
-                    return None
-                else:
-                    refusal = self._without_key(_message(response))[:200]
-                    if response.status_code in _FORBIDDEN:
-                        refusal += f" (check the key in {self.config.api_key_env})"
-                    raise EndpointError(f"{url}: HTTP {response.status_code}: {refusal}")
-            if attempt < self.config.retries:
-                self._pause(attempt, wanted_pause)
-        raise EndpointError(f"{url}: no answer after {self.config.retries + 1} tries; the last: {problem}")
+                runner.run(self._serve())
+            except Exception as error:
+                self._inbox.put(error)
 
-    def _without_key(self, text: str) -> str:
-        """`text` without the key, which an endpoint or a library may quote."""
-        return text.replace(self._key, "***") if self._key else text
-
-    def _pause(self, attempt: int, at_least: float) -> None:
-        with self._jitter_lock:
-            spread = self._jitter.uniform(0.5, 1.0)
-        longest = min(self._backoff_s * 2**attempt, _LONGEST_PAUSE_S)
-        time.sleep(max(at_least, spread * longest))
+    async def _serve(self) -> None:
+        try:
+            await self._closing.wait()
+        finally:
+            tasks = [job.task for job in self._jobs if job.task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._client.close()
 
 
-def messages(request: Request) -> list[dict[str, str]]:
-    """The conversation of `request` as chat messages."""
-    system = [{"role": "system", "content": request.system}] if request.system else []
-    past = [
-        message
-        for exchange in request.history
-        for message in (
-            {"role": "user", "content": exchange.observation},
-            {"role": "assistant", "content": exchange.reply.text},
-        )
-    ]
-    return [*system, *past, {"role": "user", "content": request.observation}]
-
-
-def _read(answer: dict[str, Any]) -> list[Reply]:
-    usage = answer.get("usage") or {}
-    choices = answer["choices"]
-    total = int(usage.get("completion_tokens") or 0)
-    replies = []
-    for i, choice in enumerate(choices):
-        text = choice["message"].get("content") or ""
-        thought, action, malformed = parse_reply(text)
-        share = total // len(choices) + (i < total % len(choices))
-        replies.append(
-            Reply(
-                text=text,
-                thought=thought,
-                action=action,
-                malformed=malformed,
-                num_tokens=share,
-                input_tokens=int(usage.get("prompt_tokens") or 0),
-            )
-        )
-    return replies
-
-
-def _completion(response: httpx.Response) -> dict[str, Any] | None:
-    """The body of a chat completion with at least one choice; None for anything else."""
-    try:
-        answer = response.json()
-    except ValueError:
+def _renderer(config: OpenAIConfig) -> ChatRenderer | None:
+    if config.tokenizer is None:
         return None
-    if not isinstance(answer, dict) or not isinstance(answer.get("choices"), list):
-        return None
-    choices = answer["choices"]
-    if not choices or not all(isinstance(c, dict) and isinstance(c.get("message"), dict) for c in choices):
-        return None
-    return answer
+    from depo.policies.checkpoint import load_renderer
 
-
-def _error(response: httpx.Response) -> dict[str, Any]:
-    try:
-        body = response.json()
-    except ValueError:
-        return {}
-    error = body.get("error") if isinstance(body, dict) else None
-    return error if isinstance(error, dict) else {}
-
-
-def _error_code(response: httpx.Response) -> str:
-    return str(_error(response).get("code") or "")
-
-
-def _message(response: httpx.Response) -> str:
-    return str(_error(response).get("message") or response.reason_phrase)
-
-
-def _retry_after(response: httpx.Response) -> float:
-    """Seconds that the endpoint asks to wait; dates are not read."""
-    try:
-        return min(max(0.0, float(response.headers.get("Retry-After", 0))), _LONGEST_PAUSE_S)
-    except ValueError:
-        return 0.0
-
-
-def _on_this_machine(base_url: str) -> bool:
-    host = httpx.URL(base_url).host
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return load_renderer(config.tokenizer)

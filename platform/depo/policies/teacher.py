@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
 from depo.config.base import ConfigError
 from depo.config.schema import TeacherConfig
-from depo.policies.base import Reply, Request, format_reply
+from depo.policies.base import Immediate, Reply, Request, format_reply
 from depo.policies.teacher_thoughts import count_words
 
 _REDRAWS = 6
@@ -67,32 +66,41 @@ class Script(Protocol):
         ...
 
 
-class TeacherPolicy:
+class TeacherPolicy(Immediate):
     """Plays an environment that has a script, through the live environment of a request.
 
     Each reply is drawn on its own: with `waste` it takes a step that leads nowhere; with
     `mistakes` one that is wrong; with `wordiness` its thought carries filler. After a slip the
     script plans anew and says so. `Reply.num_tokens` counts words and punctuation marks.
 
-    Replies depend on `seed`, the request's seed, task and past actions alone. Raises `ConfigError`
-    (a `ValueError`) for a request without a live environment, or with one that has no script.
+    Replies depend on `seed`, the request's seed, task and past actions alone. A request without a
+    live environment, or with one that has no script, is answered with a `ConfigError`.
     """
 
     name = "teacher"
     tokenizer_fingerprint = ""
 
     def __init__(self, config: TeacherConfig, seed: int = 0) -> None:
+        super().__init__()
         self._config = config
         self._seed = seed
         self._scripts: dict[str, Script] = {}
 
-    def sample(self, requests: Sequence[Request]) -> list[list[Reply]]:
-        return [self._propose(request) for request in requests]
-
-    def _propose(self, request: Request) -> list[Reply]:
+    def reply(self, request: Request) -> list[Reply]:
+        """`request.n` replies, from the state `request.state`; the environment stays where it is."""
         env = request.env
         if env is None:
             raise ConfigError("the teacher needs the live environment: give it as Request.env")
+        if request.state is None:
+            return self._propose(request, env)
+        now = env.snapshot()
+        try:
+            env.restore(request.state)
+            return self._propose(request, env)
+        finally:
+            env.restore(now)
+
+    def _propose(self, request: Request, env: Any) -> list[Reply]:
         if env.id not in self._scripts:
             self._scripts[env.id] = _load_script(env.id)
         taken = tuple(turn.reply.action for turn in request.history if not turn.reply.malformed)

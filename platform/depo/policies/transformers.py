@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections import deque
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from depo.policies.base import Reply, Request, Sampling
+from depo.config.base import ConfigError
+from depo.policies.base import Answer, EngineDead, Reply, Request, Usage
 from depo.policies.chat import ChatRenderer, no_room
-from depo.policies.checkpoint import check_interchangeable, context_limit, load_renderer
+from depo.policies.checkpoint import (
+    check_interchangeable,
+    context_limit,
+    end_tokens,
+    load_renderer,
+)
+from depo.policies.transformers_batch import Batch, Row
+
+_ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
 @dataclass(frozen=True)
-class _Row:
-    """One reply wanted: of request `index`, with its own seed."""
+class _Open:
+    """A request under way, and the rows that answer it, one a reply."""
 
-    index: int
-    context: tuple[int, ...]
-    sampling: Sampling
-    seed: int
+    n: int
+    rows: tuple[Row, ...]
 
 
 class TransformersPolicy:
     """A saved chat model, its adapter merged, with token ids in and out.
 
-    Every reply is drawn with a generator of its own, so it does not depend on what else is in the
-    batch, rounding aside. Sibling i of a request is drawn with the request's seed + i.
+    Up to `batch_size` replies are decoded together; where one ends, the next that waits takes its
+    place. Every reply is drawn with a generator of its own, so it does not depend on what else is
+    in the batch, rounding aside. Sibling i of a request is drawn with the request's seed + i.
     """
 
     def __init__(
@@ -44,19 +54,27 @@ class TransformersPolicy:
         """Load the model. `max_model_len` is in tokens, prompt and reply together; a model
         with fewer positions serves those.
 
-        Raises `ConfigError` where the tokenizer has no usable chat template.
+        Raises `ConfigError` where the tokenizer has no usable chat template, or the model keeps a
+        state that is not keys and values.
         """
         if not num_gpus:
             torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
         self.name = name
+        self.usage = Usage()
         self.renderer: ChatRenderer = load_renderer(model_dir)
         self.tokenizer_fingerprint = self.renderer.fingerprint
         self.max_model_len = context_limit(model_dir, max_model_len)
-        self._model_dir = model_dir
         self._device = torch.device("cuda" if num_gpus else "cpu")
         self._dtype = getattr(torch, dtype)
         self._batch_size = batch_size
-        self._model = self._load(model_dir)
+        self._open: dict[Hashable, _Open] = {}
+        self._left: dict[Row, Hashable] = {}
+        """Rows that have not ended, and the requests they belong to."""
+        self._waiting: deque[Row] = deque()
+        """Rows that are not in the batch as yet."""
+        self._dead = ""
+        self._ready: dict[Hashable, Answer] = {}
+        self._put(model_dir)
 
     def load(self, model_dir: str, name: str) -> None:
         """Put other weights of the same architecture and tokenizer in place.
@@ -64,82 +82,98 @@ class TransformersPolicy:
         Raises `ConfigError` where architecture or tokenizer differ; the old weights then stay.
         """
         check_interchangeable(self._model_dir, model_dir)
-        self._model = self._load(model_dir)
-        self._model_dir, self.name = model_dir, name
+        if self._open:
+            raise RuntimeError("requests are in flight: collect or withdraw them, then load other weights")
+        self._put(model_dir)
+        self.name = name
 
-    def sample(self, requests: Sequence[Request]) -> list[list[Reply]]:
-        """Replies to a batch; malformed, empty ones where the context has no room for a reply."""
-        replies: list[list[Reply]] = [[] for _ in requests]
-        rows: list[_Row] = []
-        for index, request in enumerate(requests):
-            context = self.renderer.context(request.system, request.history, request.observation)
-            if len(context) + request.sampling.max_tokens > self.max_model_len:
-                replies[index] = [no_room(len(context))] * request.n
-            else:
-                seeds = range(request.seed, request.seed + request.n)
-                rows += [_Row(index, context, request.sampling, seed) for seed in seeds]
-        for batch in _batches(rows, self._batch_size):
-            for row, (ids, logprob) in zip(batch, self._generate(batch), strict=True):
-                replies[row.index].append(self.renderer.read(ids, len(row.context), logprob))
-        return replies
-
-    def _load(self, model_dir: str) -> nn.Module:
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(model_dir, dtype=self._dtype)
-        return model.to(self._device).eval()
-
-    @torch.inference_mode()
-    def _generate(self, rows: list[_Row]) -> list[tuple[tuple[int, ...], float]]:
-        """Ids and summed log-prob (temperature 1) of a reply to each row; contexts padded on the left."""
-        width = max(len(row.context) for row in rows)
-        end = self.renderer.end_of_turn
-        ids = [[end] * (width - len(row.context)) + list(row.context) for row in rows]
-        mask = [[0] * (width - len(row.context)) + [1] * len(row.context) for row in rows]
-        inputs = torch.tensor(ids, device=self._device)
-        attention = torch.tensor(mask, device=self._device)
-        positions = (attention.cumsum(1) - 1).clamp(min=0)
-        generators = [torch.Generator().manual_seed(row.seed) for row in rows]
-        replies: list[list[int]] = [[] for _ in rows]
-        logprobs = [0.0] * len(rows)
-        going = set(range(len(rows)))
-        cache = None
-        while going:
-            output = self._model(
-                input_ids=inputs,
-                attention_mask=attention,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
+    def submit(self, key: Hashable, request: Request) -> None:
+        if request.sampling.structured:
+            raise ConfigError(
+                "structured: transformers cannot force the form of a reply; take vLLM, or set it to false"
             )
-            cache = output.past_key_values
-            scores = output.logits[:, -1].float().cpu()
-            chosen = [end] * len(rows)
-            for i in sorted(going):
-                chosen[i] = _draw(scores[i], rows[i].sampling, generators[i])
-                replies[i].append(chosen[i])
-                logprobs[i] += float(scores[i, chosen[i]] - scores[i].logsumexp(0))
-                if chosen[i] == end or len(replies[i]) == rows[i].sampling.max_tokens:
-                    going.discard(i)
-            inputs = torch.tensor(chosen, device=self._device)[:, None]
-            attention = torch.cat([attention, attention.new_ones(len(rows), 1)], dim=1)
-            positions = positions[:, -1:] + 1
-        return [(tuple(reply), logprob) for reply, logprob in zip(replies, logprobs, strict=True)]
+        context = self.renderer.context(request.system, request.history, request.observation)
+        if len(context) + request.sampling.max_tokens > self.max_model_len:
+            self._answer(key, [no_room(len(context))] * request.n)
+            return
+        rows = tuple(
+            Row(context, request.sampling, torch.Generator().manual_seed(request.seed + i))
+            for i in range(1 if request.sampling.temperature == 0 else request.n)
+        )
+        self._open[key] = _Open(request.n, rows)
+        self._waiting.extend(rows)
+        self._left.update((row, key) for row in rows)
 
+    def collect(self) -> list[Answer]:
+        while self._open and not self._ready:
+            for row in self._advance():
+                self._end(row)
+        answers = list(self._ready.values())
+        self._ready.clear()
+        return answers
 
-def _draw(scores: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """One token id from logits `scores` [vocab]."""
-    if sampling.temperature == 0:
-        return int(scores.argmax())
-    probabilities = (scores / sampling.temperature).softmax(0)
-    if sampling.top_p < 1:
-        ordered, order = probabilities.sort(descending=True)
-        beyond = ordered.cumsum(0) - ordered >= sampling.top_p
-        probabilities = probabilities.index_fill(0, order[beyond], 0.0)
-    return int(torch.multinomial(probabilities, 1, generator=generator))
+    def withdraw(self, key: Hashable) -> None:
+        self._ready.pop(key, None)
+        if key in self._open:
+            rows = self._open.pop(key).rows
+            for row in rows:
+                self._left.pop(row, None)
+            self._waiting = deque(row for row in self._waiting if row not in rows)
+            self._batch.remove(rows)
 
+    def close(self) -> None:
+        """Forget what is in flight, and the model."""
+        self._dead = self._dead or "it was closed"
+        for key in list(self._open):
+            self.withdraw(key)
+        self._ready.clear()
+        del self._batch
 
-def _batches(rows: list[_Row], size: int) -> Iterator[list[_Row]]:
-    """`rows` in batches of similar context length; siblings keep their order."""
-    ordered = sorted(rows, key=lambda row: len(row.context))
-    for start in range(0, len(ordered), size):
-        yield ordered[start : start + size]
+    def _put(self, model_dir: str) -> None:
+        layers = set(
+            getattr(AutoConfig.from_pretrained(model_dir).get_text_config(), "layer_types", None) or ()
+        )
+        if not layers <= _ATTENTION:
+            raise ConfigError(
+                f"{model_dir}: layers of type {', '.join(sorted(layers - _ATTENTION))}; transformers serves "
+                "attention only here: set runtime.generation.engine to vllm"
+            )
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(model_dir, dtype=self._dtype)
+        stops = end_tokens(model_dir, self.renderer)
+        self._batch = Batch(model.to(self._device).eval(), stops, self.renderer.end_of_turn, self._device)
+        self._model_dir = model_dir
+
+    def _advance(self) -> list[Row]:
+        """Let those that wait join, or all others go on by a token; the rows that ended with it.
+
+        Raises `EngineDead` where the model fails, such as when memory runs out.
+        """
+        if self._dead:
+            raise EngineDead(f"the model of {self.name} is gone: {self._dead}")
+        started = time.perf_counter()
+        try:
+            free = self._batch_size - len(self._batch.rows)
+            if free and self._waiting:
+                return self._batch.join(
+                    [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
+                )
+            return self._batch.step()
+        except Exception as error:
+            self._dead = f"{type(error).__name__}: {error}"  # the batch is in no known state
+            raise EngineDead(f"the model of {self.name} is gone: {self._dead}") from error
+        finally:
+            self.usage.seconds += time.perf_counter() - started
+
+    def _end(self, row: Row) -> None:
+        """Answer the request of a row that has ended, once all its rows have."""
+        key = self._left.pop(row)
+        opened = self._open[key]
+        if any(other in self._left for other in opened.rows):
+            return
+        del self._open[key]
+        replies = [self.renderer.read(tuple(r.ids), len(r.context), r.logprob) for r in opened.rows]
+        self._answer(key, replies if len(replies) == opened.n else replies * opened.n)
+
+    def _answer(self, key: Hashable, replies: list[Reply]) -> None:
+        self._ready[key] = Answer(key, replies)
+        self.usage.count(replies)

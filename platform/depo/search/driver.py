@@ -1,11 +1,13 @@
-"""Advances many searches at once and answers their requests in common batches."""
+"""Advances many searches at once, each as soon as an answer to it is there."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from typing import cast
 
-from depo.policies.base import Policy, Reply, Request
+from depo.policies.base import Answer, Policy, Reply
 from depo.records import Trajectory
 from depo.search.run import Search
 
@@ -19,7 +21,7 @@ class Finished:
     error: Exception | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Progress:
     """What a driver has done so far."""
 
@@ -29,13 +31,108 @@ class Progress:
     """Generated tokens."""
     finished: int = 0
     active: int = 0
+    """Searches under way."""
+    open: int = 0
+    """Requests in flight."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Active:
     key: Hashable
     search: Search
-    requests: list[Request]
+    open: set[int] = field(default_factory=set)
+    """Ids of its requests in flight."""
+
+
+class Driver:
+    """Keeps up to `in_flight` searches going against one policy.
+
+    Every search is advanced on its own: an answer goes to the search that asked, whose next requests
+    are submitted at once, so that no search waits for another and the engine's batch stays full. A
+    search that raises, or whose request failed, is a `Finished` with its error.
+    """
+
+    def __init__(self, policy: Policy, in_flight: int) -> None:
+        self.progress = Progress()
+        self._policy = policy
+        self._in_flight = in_flight
+        self._numbers = itertools.count()
+        self._active: dict[int, _Active] = {}
+        self._ended: list[Finished] = []
+
+    @property
+    def room(self) -> int:
+        """How many searches may be added before `in_flight` are under way."""
+        return max(0, self._in_flight - len(self._active))
+
+    @property
+    def keys(self) -> list[Hashable]:
+        """The searches under way."""
+        return [search.key for search in self._active.values()]
+
+    def add(self, key: Hashable, search: Search) -> None:
+        """Start `search`. Raises what the policy raises on its first requests."""
+        number = next(self._numbers)
+        self._active[number] = _Active(key, search)
+        self._advance(number, None)
+
+    def wait(self) -> list[Finished]:
+        """Searches that ended since the last call; waits for an answer where none has.
+
+        Empty where answers came and no search ended with them. Raises what the policy raises.
+        """
+        if not self._ended and self._active:
+            for answer in self._policy.collect():
+                self._take(answer)
+        ended, self._ended = self._ended, []
+        self.progress.finished += len(ended)
+        self.progress.active = len(self._active)
+        self.progress.open = sum(len(search.open) for search in self._active.values())
+        return ended
+
+    def abandon(self) -> None:
+        """Give up every search under way; their requests are withdrawn."""
+        for number in list(self._active):
+            self._end(number)
+
+    def _take(self, answer: Answer) -> None:
+        number, request = cast("tuple[int, int]", answer.key)
+        search = self._active.get(number)
+        if search is None or request not in search.open:
+            return  # of a search that has ended meanwhile
+        search.open.discard(request)
+        self.progress.requests += 1
+        self.progress.replies += len(answer.replies)
+        self.progress.tokens += sum(reply.num_tokens for reply in answer.replies)
+        if answer.error is not None:
+            self._finish(number, [], answer.error)
+        else:
+            self._advance(number, (request, answer.replies))
+
+    def _advance(self, number: int, answer: tuple[int, list[Reply]] | None) -> None:
+        """Send `answer` (None starts the search) and submit what it asks next."""
+        search = self._active[number]
+        try:
+            requests = next(search.search) if answer is None else search.search.send(answer)
+        except StopIteration as stop:
+            self._finish(number, stop.value, None)
+            return
+        except Exception as error:
+            self._finish(number, [], error)
+            return
+        for request in requests:
+            search.open.add(request.id)
+            self._policy.submit((number, request.id), request)
+
+    def _finish(self, number: int, trajectories: list[Trajectory], error: Exception | None) -> None:
+        self._ended.append(Finished(self._active[number].key, trajectories, error))
+        self._end(number)
+
+    def _end(self, number: int) -> None:
+        search = self._active.pop(number)
+        search.search.close()
+        for request in search.open:
+            self._policy.withdraw((number, request))
 
 
 def drive(
@@ -44,59 +141,23 @@ def drive(
     in_flight: int,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Iterator[Finished]:
-    """Run `searches` in lockstep, `in_flight` at a time, and yield each as it ends.
+    """Run `searches`, `in_flight` at a time, and yield each as it ends.
 
-    Every round merges the open requests of all active searches into one `policy.sample`; an ended
-    search is replaced by the next, so the batch stays full. `searches` is read only as far as
-    needed. A search that raises is a `Finished` with its error; what the policy raises propagates.
-    `on_progress` is called after every batch.
+    `searches` is read only as far as there is room. What the policy raises propagates.
+    `on_progress` is called whenever answers came. Who stops reading abandons what is under way.
     """
     waiting = iter(searches)
-    active: list[_Active] = []
-    progress = Progress()
-    while True:
-        while len(active) < in_flight and (following := next(waiting, None)) is not None:
-            moved = _advance(*following, None)
-            if isinstance(moved, _Active):
-                active.append(moved)
-            else:
-                progress = replace(progress, finished=progress.finished + 1)
-                yield moved
-        if not active:
-            return
-        answers = policy.sample([request for search in active for request in search.requests])
-        results = _answer(active, answers)
-        active = [result for result in results if isinstance(result, _Active)]
-        ended = [result for result in results if isinstance(result, Finished)]
-        progress = Progress(
-            requests=progress.requests + len(answers),
-            replies=progress.replies + sum(len(replies) for replies in answers),
-            tokens=progress.tokens + sum(r.num_tokens for replies in answers for r in replies),
-            finished=progress.finished + len(ended),
-            active=len(active),
-        )
-        if on_progress is not None:
-            on_progress(progress)
-        yield from ended
-
-
-def _answer(active: list[_Active], answers: list[list[Reply]]) -> list[_Active | Finished]:
-    """Hand each search the answers to its own requests."""
-    position = 0
-    results = []
-    for search in active:
-        mine = answers[position : position + len(search.requests)]
-        position += len(search.requests)
-        results.append(_advance(search.key, search.search, mine))
-    return results
-
-
-def _advance(key: Hashable, search: Search, answers: list[list[Reply]] | None) -> _Active | Finished:
-    """Send `answers` (None starts the search) and take up what comes next."""
+    driver = Driver(policy, in_flight)
     try:
-        requests = next(search) if answers is None else search.send(answers)
-    except StopIteration as stop:
-        return Finished(key, stop.value)
-    except Exception as error:
-        return Finished(key, [], error)
-    return _Active(key, search, requests)
+        while True:
+            while driver.room and (following := next(waiting, None)) is not None:
+                driver.add(*following)
+            ended = driver.wait()
+            if on_progress is not None:
+                on_progress(driver.progress)
+            if not ended and not driver.keys:
+                return
+            yield from ended
+    except GeneratorExit:
+        driver.abandon()
+        raise

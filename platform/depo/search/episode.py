@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
-from depo.envs.base import TextEnv
 from depo.policies.base import Exchange, Reply, Request, Sampling
 from depo.records import Step, StopReason, Task, Trajectory, content_hash
+from depo.search.seat import Seat
+
+T = TypeVar("T")
 
 MALFORMED_OBSERVATION = "Your reply needs one Thought line and one Action line."
 """What the agent sees after a reply without a readable action."""
 
-Asking = Generator[list[Request], list[list[Reply]], "list[Turn]"]
+Asking = Generator[Request, list[Reply], T]
+"""Work on one path: yields a request at a time and is sent the replies to it."""
 
 
 @dataclass(frozen=True)
@@ -41,36 +46,44 @@ class Setting:
     """What stays the same over all episodes of one task."""
 
     task: Task
-    env: TextEnv
+    seat: Seat
     sampling: Sampling
     max_steps: int
     seed: int
     policy: str
     tokenizer: str
+    shared: bool = False
+    """Several simulations take turns in the one environment, so each brings it back to its own state."""
+    ids: Iterator[int] = field(default_factory=itertools.count)
+    """Of the requests."""
 
 
-def act(env: TextEnv, reply: Reply, turn: int, max_steps: int) -> Outcome:
-    """Carry out `reply` as turn number `turn` (from 1) in `env`.
+def act(setting: Setting, turns: list[Turn], reply: Reply, state: Any = None) -> Outcome:
+    """Carry out `reply` after `turns`; `state` is a snapshot of where they led, None where there is none.
 
     A failure of the environment is an outcome too: it ends this episode and no other.
     """
-    cut: StopReason | None = "max_steps" if turn >= max_steps else None
+    cut: StopReason | None = "max_steps" if len(turns) + 1 >= setting.max_steps else None
     if reply.malformed:
         return Outcome(MALFORMED_OBSERVATION, stop=cut)
+    seat = setting.seat
     try:
-        result = env.step(reply.action)
-        stop: StopReason | None = "terminated" if result.terminated else cut
-        if result.truncated:
-            stop = stop or "max_steps"
-        return Outcome(
-            observation=result.observation,
-            reward=float(result.reward),
-            valid=bool(result.info.get("valid", True)),
-            stop=stop,
-            success=bool(result.info.get("success", False)),
-        )
+        seat.go([turn.reply for turn in turns], state)
+        result = seat.env.step(reply.action)
     except Exception as error:
+        seat.lost()
         return failure(error)
+    seat.moved(reply)
+    stop: StopReason | None = "terminated" if result.terminated else cut
+    if result.truncated:
+        stop = stop or "max_steps"
+    return Outcome(
+        observation=result.observation,
+        reward=float(result.reward),
+        valid=bool(result.info.get("valid", True)),
+        stop=stop,
+        success=bool(result.info.get("success", False)),
+    )
 
 
 def failure(error: Exception) -> Outcome:
@@ -78,40 +91,60 @@ def failure(error: Exception) -> Outcome:
     return Outcome("", stop="error", error=f"{type(error).__name__}: {error}")
 
 
-def request(setting: Setting, turns: list[Turn], observation: str, n: int, seeds: Iterator[int]) -> Request:
-    """Ask for `n` replies to `observation` after `turns`; `setting.env` must be in that state."""
+def request(
+    setting: Setting, turns: list[Turn], observation: str, n: int, seeds: Iterator[int], state: Any
+) -> Request:
+    """Ask for `n` replies to `observation` after `turns`, in `state`."""
+    if setting.shared:
+        # Whether others move the environment before the answer comes must not show, not even in what
+        # a failing `restore` does: it is called again in any case.
+        setting.seat.lost()
     return Request(
-        system=setting.env.system,
+        system=setting.seat.env.system,
         history=tuple(Exchange(turn.observation, turn.reply) for turn in turns),
         observation=observation,
         n=n,
         sampling=setting.sampling,
         seed=next(seeds),
-        env=setting.env,
+        env=setting.seat.env,
+        state=state if setting.shared else None,
+        id=next(setting.ids),
     )
 
 
-def roll_out(setting: Setting, turns: list[Turn], observation: str, seeds: Iterator[int]) -> Asking:
-    """Go on from `observation` to the end of the episode; `turns` and those that followed."""
+def roll_out(
+    setting: Setting, turns: list[Turn], observation: str, seeds: Iterator[int], state: Any = None
+) -> Asking[list[Turn]]:
+    """Go on from `observation` to the end of the episode; `turns` and those that followed.
+
+    `state` is a snapshot of where `turns` led, None where there is none.
+    """
     turns = list(turns)
     while not turns or turns[-1].outcome.stop is None:
-        ((reply,),) = yield [request(setting, turns, observation, 1, seeds)]
-        outcome = act(setting.env, reply, len(turns) + 1, setting.max_steps)
+        (reply,) = yield request(setting, turns, observation, 1, seeds, state)
+        outcome = act(setting, turns, reply, state)
         turns.append(Turn(observation, reply, outcome))
         observation = outcome.observation
+        if outcome.stop is None and not reply.malformed:
+            try:
+                state = setting.seat.save() if setting.shared else None
+            except Exception as error:
+                setting.seat.lost()
+                broken = replace(outcome, stop="error", error=failure(error).error)
+                turns[-1] = replace(turns[-1], outcome=broken)
     return turns
 
 
-def request_seeds(seed: int, task: Task, stride: int) -> Iterator[int]:
-    """Seeds of one task's requests, `stride` apart and below 2**31.
+def request_seeds(seed: int, task: Task, stride: int, before: int = 0) -> Iterator[int]:
+    """Seeds of one task's requests, `stride` apart and below 2**31; the first `before` are passed over.
 
     An engine gives the i-th reply to a request the seed `s + i`, so no two replies of one task
     share a seed as long as no request asks for more than `stride`.
     """
-    start = int(content_hash([seed, task.id], length=7), 16)
+    start = int(content_hash([seed, task.id], length=7), 16) + before * stride
     while True:
-        yield start
-        start = (start + stride) % 2**31
+        yield start % 2**31
+        start += stride
 
 
 def trajectory(setting: Setting, turns: list[Turn], index: int = 0, end: Outcome | None = None) -> Trajectory:
@@ -122,7 +155,7 @@ def trajectory(setting: Setting, turns: list[Turn], index: int = 0, end: Outcome
         task=setting.task,
         policy=setting.policy,
         tokenizer=setting.tokenizer,
-        system=setting.env.system,
+        system=setting.seat.env.system,
         steps=tuple(_step(turn) for turn in turns),
         reward=sum(turn.outcome.reward for turn in turns),
         success=last.success,

@@ -17,15 +17,18 @@ def uct(value: float, visits: int, parent_visits: int, exploration: float) -> fl
     return value + exploration * math.sqrt(math.log(parent_visits) / visits)
 
 
-def best_child(node: Node, exploration: float) -> Node:
-    """The child with the highest UCT that can still bring something new; of equals the first."""
-    open_children = [child for child in node.children or () if not child.exhausted]
-    return max(open_children, key=lambda c: uct(c.value, c.visits, node.visits, exploration))
+def score(child: Node, parent: Node, root: Node, exploration: float, cost_weight: float) -> float:
+    """UCT of `child`, simulations in flight counted as visits that return 0 (virtual loss; Chaslot et
+    al., 2008), less `cost_weight` times its mean tokens over the root's.
+    """
+    visits = child.visits + child.pending
+    value = child.total / visits if visits else 0.0
+    if cost_weight and child.visits and root.tokens:
+        value -= cost_weight * (child.tokens / child.visits) / (root.tokens / root.visits)
+    return uct(value, visits, parent.visits + parent.pending - parent.undecided, exploration)
 
 
-def descend(root: Node, exploration: float) -> Node:
-    """The node at which a simulation leaves the tree: one without children as yet."""
-    node = root
-    while node.children is not None:
-        node = best_child(node, exploration)
-    return node
+def best_child(node: Node, root: Node, exploration: float, cost_weight: float = 0.0) -> Node:
+    """The child with the highest score that can still bring something new; of equals the first."""
+    open_children = [child for child in node.children or () if not child.closed]
+    return max(open_children, key=lambda child: score(child, node, root, exploration, cost_weight))

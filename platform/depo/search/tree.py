@@ -23,18 +23,26 @@ class Node:
     replies: tuple[Reply, ...] = ()
     """Everything proposed with this node's action, in the order drawn; empty at the root."""
     used: int = 0
-    """How many of `replies` stand in a trajectory."""
+    """How many of `replies` stand in a trajectory, or in one under way."""
     outcome: Outcome | None = None
     state: Any = None
     """The environment's snapshot; None where it has none, and where the episode ended."""
     children: list[Node] | None = None
+    expanding: bool = False
+    """Its children are asked for."""
     context: tuple[Reply, ...] = ()
-    """The path's replies that the children were proposed after."""
+    """The path's replies that the children are proposed after, known once they are asked for."""
     visits: int = 0
     total: float = 0.0
     """Sum of the returns of the rollouts through this node."""
-    dead: bool = False
-    """The environment failed here: nothing below can be reached."""
+    tokens: int = 0
+    """Sum of the tokens generated in the rollouts through this node."""
+    pending: int = 0
+    """Simulations through this node that are under way."""
+    undecided: int = 0
+    """Those of them that have not gone on from this node so far."""
+    closed: bool = False
+    """No further visit can bring a new trajectory, as far as the visits backed up tell."""
 
     @property
     def value(self) -> float:
@@ -48,12 +56,12 @@ class Node:
 
     @property
     def exhausted(self) -> bool:
-        """No further visit can bring a new trajectory."""
-        if self.dead:
-            return True
+        """All that can follow is closed. Simulations under way count for nothing here: how far each
+        of them has come depends on the order of the answers.
+        """
         if self.ended:
-            return self.used == len(self.replies)
-        return self.children is not None and all(child.exhausted for child in self.children)
+            return self.visits >= len(self.replies)
+        return self.children is not None and all(child.closed for child in self.children)
 
 
 def merge(replies: Iterable[Reply]) -> list[tuple[Reply, ...]]:

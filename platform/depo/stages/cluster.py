@@ -5,14 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
 from depo.config.base import ConfigError
 from depo.config.runtime import RuntimeConfig
+
+T = TypeVar("T")
+
+_MANY_ROWS = 10_000
 
 # One thread a worker: two threads on shared cores are slower than one.
 _WORKER_ENV = {
@@ -74,6 +79,15 @@ def _quiet_data() -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def apart(function: Callable[..., T], *arguments: Any, size: int) -> T:
+    """What `function` answers; in a worker where `size`, the number of rows it reads, is large, so that
+    the driver's memory does not grow with it."""
+    if size < _MANY_ROWS:
+        return function(*arguments)
+    answer: T = ray.get(ray.remote(num_cpus=0)(function).remote(*arguments))
+    return answer
 
 
 def absolute(path: Path) -> str:

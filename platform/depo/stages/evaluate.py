@@ -12,9 +12,11 @@ from depo.data.store import read_trajectories, write_table
 from depo.envs.registry import make_env
 from depo.policies.base import Sampling
 from depo.records import Episode, Task, Trajectory
+from depo.stages.accounting import Spent, spent_metrics, total_spent
 from depo.stages.base import Outcome
 from depo.stages.cluster import absolute, connect
-from depo.stages.rollouts import EpisodePlan, RolloutJob, run_jobs
+from depo.stages.jobs import EpisodePlan, RolloutJob
+from depo.stages.rollouts import run_jobs
 
 EPISODES = "episodes.parquet"
 
@@ -80,6 +82,7 @@ def collect(method: str, config: EvaluationConfig, out_dir: Path) -> Outcome:
             "success": sum(e.success for e in primary) / n,
             "tokens_all": sum(e.num_tokens for e in primary) / n,
             "steps_all": sum(e.num_steps for e in primary) / n,
+            "spent": spent_metrics(sum((total_spent(out_dir / d) for d in config.decoding), Spent())),
         },
     )
 

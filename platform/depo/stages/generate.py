@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.compute as pc
+
 from depo.config.base import ConfigError
 from depo.config.runtime import RuntimeConfig
-from depo.config.schema import EnvConfig, RoundConfig, StudentConfig, TinyConfig
-from depo.data.store import read_trajectories
+from depo.config.schema import (
+    CustomConfig,
+    EnvConfig,
+    PolicyConfig,
+    RoundConfig,
+    StudentConfig,
+    TeacherConfig,
+    TinyConfig,
+)
+from depo.data.store import finished_ids, shard_columns
 from depo.envs.registry import make_env
 from depo.policies.base import Sampling
-from depo.records import Task, Trajectory
+from depo.records import Task
+from depo.stages.accounting import spent_metrics, total_spent
 from depo.stages.base import Outcome
-from depo.stages.cluster import absolute, connect
-from depo.stages.rollouts import EpisodePlan, RolloutJob, run_jobs
+from depo.stages.cluster import absolute, apart, connect
+from depo.stages.jobs import EpisodePlan, RolloutJob
+from depo.stages.rollouts import run_jobs
+from depo.stages.shards import quarantined
+from depo.training.metrics import METRICS
 
 
 def generate(
@@ -27,7 +41,7 @@ def generate(
 ) -> Outcome:
     """Search every task of a round into `out_dir`. `model_dir` holds the weights of an engine's policy."""
     job = RolloutJob(
-        name="teacher" if round_.policy.kind == "teacher" else round_.policy.model,
+        name=policy_name(round_.policy),
         policy=round_.policy,
         model_dir=model_dir,
         plan=round_.search,
@@ -36,8 +50,15 @@ def generate(
         seed=seed,
     )
     connect(runtime)
-    run_jobs([job], env, student, runtime.generation, f"generate {round_.name}")
-    return summary(read_trajectories(out_dir))
+    run_jobs([job], env, student, runtime.generation, f"generate {round_.name}", out_dir / METRICS)
+    return apart(summary, out_dir, size=len(job.tasks))
+
+
+def policy_name(policy: PolicyConfig) -> str:
+    """Who acts, as the trajectories say it."""
+    if isinstance(policy, TeacherConfig):
+        return "teacher"
+    return policy.cls.partition(":")[2] if isinstance(policy, CustomConfig) else policy.model
 
 
 def script_episodes(
@@ -48,8 +69,8 @@ def script_episodes(
     tasks = training_tasks(env, tiny.skip, tiny.episodes)
     connect(runtime)
     job = RolloutJob("teacher", tiny.teacher, "", plan, tasks, absolute(out_dir), seed)
-    run_jobs([job], env, student, runtime.generation, "script episodes")
-    return summary(read_trajectories(out_dir))
+    run_jobs([job], env, student, runtime.generation, "script episodes", out_dir / METRICS)
+    return apart(summary, out_dir, size=len(job.tasks))
 
 
 def training_tasks(env: EnvConfig, skip: int, count: int) -> tuple[Task, ...]:
@@ -60,18 +81,27 @@ def training_tasks(env: EnvConfig, skip: int, count: int) -> tuple[Task, ...]:
     return tuple(tasks[skip:])
 
 
-def summary(trajectories: list[Trajectory]) -> Outcome:
-    """Counts and means of a round, errors apart."""
-    good = [t for t in trajectories if t.stop_reason != "error"]
-    n = max(len(good), 1)
+def summary(folder: Path) -> Outcome:
+    """Counts and means of a round, errors apart, and what it took; a shard in memory at a time."""
+    rows = good = 0
+    sums = dict.fromkeys(("success", "reward", "tokens", "steps"), 0.0)
+    for shard in shard_columns(folder, ["stop_reason", "success", "reward", "steps.list.element.num_tokens"]):
+        rows += len(shard)
+        shard = shard.filter(pc.not_equal(shard["stop_reason"], "error"))
+        good += len(shard)
+        tokens = pc.struct_field(pc.list_flatten(shard["steps"]), "num_tokens")
+        sums["success"] += pc.sum(shard["success"]).as_py() or 0
+        sums["reward"] += pc.sum(shard["reward"]).as_py() or 0
+        sums["tokens"] += pc.sum(tokens).as_py() or 0
+        sums["steps"] += len(tokens)
+    given_up = len(quarantined(folder))
     return Outcome(
-        rows=len(trajectories),
-        errors=len(trajectories) - len(good),
+        rows=rows,
+        errors=rows - good,
         metrics={
-            "tasks": len({t.task.id for t in trajectories}),
-            "success": sum(t.success for t in good) / n,
-            "reward": sum(t.reward for t in good) / n,
-            "tokens": sum(t.num_tokens for t in good) / n,
-            "steps": sum(t.num_steps for t in good) / n,
+            "tasks": len(finished_ids(folder)),
+            **{name: value / max(good, 1) for name, value in sums.items()},
+            **({"quarantined": given_up} if given_up else {}),
+            "spent": spent_metrics(total_spent(folder)),
         },
     )

@@ -10,11 +10,15 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import fields
 from typing import Any, Self
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from depo.stages.accounting import Spent
 
 INTERVAL_S = 3.0
 
@@ -26,55 +30,114 @@ def say(text: str) -> None:
 
 @ray.remote(num_cpus=0)
 class Board:
-    """Adds up the counts that workers send."""
+    """Adds up the counts that workers send, and remembers what it takes to find who killed a worker."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
+        self._by_worker: dict[str, Counter[str]] = {}
+        self._running: dict[str, int] = {}
+        self._begun: Counter[int] = Counter()
+        self._alone: set[str] = set()
+        self._stop = ""
 
-    def add(self, counts: Mapping[str, int]) -> None:
+    def add(self, counts: Mapping[str, float]) -> None:
         self._counts.update(counts)
 
-    def counts(self) -> dict[str, int]:
-        return dict(self._counts)
+    def report(self, worker: str, counts: Mapping[str, float], running: int) -> str:
+        """Add a worker's counts; why all work is to stop, empty where it is not."""
+        self._counts.update(counts)
+        self._by_worker.setdefault(worker, Counter()).update(counts)
+        self._running[worker] = running
+        return self._stop
+
+    def spent_by(self, worker: str) -> dict[str, float]:
+        """What a worker has reported of its use of the engine."""
+        names = {f.name for f in fields(Spent)}
+        return {k: v for k, v in self._by_worker.get(worker, Counter()).items() if k in names}
+
+    def begin(self, block: int, tasks: list[str]) -> tuple[int, list[str]]:
+        """(times that a block began before, which of `tasks` were alone in a worker that then died)."""
+        self._begun[block] += 1
+        return self._begun[block] - 1, [task for task in tasks if task in self._alone]
+
+    def accuse(self, task: str) -> None:
+        """A task is about to be alone in its worker."""
+        self._alone.add(task)
+
+    def acquit(self, task: str) -> None:
+        self._alone.discard(task)
+
+    def stop(self, reason: str) -> None:
+        self._stop = self._stop or reason
+
+    def counts(self) -> dict[str, float]:
+        running = {"running": sum(self._running.values())} if self._running else {}
+        return {**self._counts, **running}
+
+
+def make_board() -> Any:
+    """A board on the node of this process: it must not be lost with a worker's node."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Board.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
 
 
 class Line:
     """The progress of one stage: `done` of `total`, further counts, rate and time left."""
 
     def __init__(self, stage: str, unit: str, total: int, done: int = 0) -> None:
-        self._stage, self._unit, self._total, self._before = stage, unit, total, done
+        self.stage, self.total, self.before = stage, total, done
+        self._unit = unit
         self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since this start."""
+        return time.monotonic() - self._started
 
     def text(self, done: int, counts: Mapping[str, Any] | None = None) -> str:
         """The line after `done` units of this start, with each further count by its name."""
-        seconds = time.monotonic() - self._started
-        parts = [f"{self._before + done:,}/{self._total:,} {self._unit}"]
+        seconds = self.seconds
+        parts = [f"{self.before + done:,}/{self.total:,} {self._unit}"]
         parts += [f"{_number(value)} {name}" for name, value in (counts or {}).items()]
         if counts and counts.get("tokens") and seconds > 1:
             parts.append(f"{counts['tokens'] / seconds:,.0f} tokens/s")
         parts.append(_clock(seconds))
-        left = self._total - self._before - done
-        if done and left:
+        left = self.total - self.before - done
+        if done and left > 0:
             parts.append(f"ETA {_clock(seconds / done * left)}")
-        return f"[{self._stage}] " + " · ".join(parts)
+        return f"[{self.stage}] " + " · ".join(parts)
+
+
+_SHOWN = ("running", "rollouts", "tokens", "failed", "retried", "quarantined", "money")
 
 
 @contextmanager
-def follow(board: Any, line: Line, unit: str) -> Iterator[None]:
-    """Print `line` every few seconds from `board`'s counts while the block runs, and once at its end."""
+def follow(
+    board: Any, line: Line, unit: str, every_10_s: Callable[[Mapping[str, float]], None] | None = None
+) -> Iterator[None]:
+    """Print `line` every few seconds from `board`'s counts while the block runs, and once at its end.
+
+    `every_10_s` is given the counts as often as that, and at the end.
+    """
     stop = threading.Event()
 
-    def show() -> None:
-        counts = ray.get(board.counts.remote())
-        print_line(line.text(counts.pop(unit, 0), counts))
+    def show() -> dict[str, float]:
+        counts: dict[str, float] = ray.get(board.counts.remote())
+        shown = {name: counts[name] for name in _SHOWN if counts.get(name)}
+        print_line(line.text(int(counts.get(unit, 0)), shown))
+        return counts
 
     def loop() -> None:
+        last = time.monotonic()
         while not stop.wait(INTERVAL_S):
             try:
-                show()
+                counts = show()
             except ray.exceptions.RayError:
                 # The cluster is going down; the stage itself reports why.
                 return
+            if every_10_s is not None and time.monotonic() - last >= 10:
+                last = time.monotonic()
+                every_10_s(counts)
 
     thread = threading.Thread(target=loop, daemon=True)
     thread.start()
@@ -83,8 +146,11 @@ def follow(board: Any, line: Line, unit: str) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-    show()
-    end_line()
+        with suppress(ray.exceptions.RayError):
+            counts = show()
+            if every_10_s is not None:
+                every_10_s(counts)
+        end_line()
 
 
 class TrainingLine:

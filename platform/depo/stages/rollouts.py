@@ -1,197 +1,48 @@
 """Rollouts at scale: many searches or evaluation episodes over a pool of Ray Data actors.
 
 Generation and evaluation are the same work, policies acting in environments, and share this code.
-A worker writes each finished task's trajectories to an atomic shard, so that a kill at any moment
-costs only the tasks then in flight; the next start reads the shards and does the rest.
+Each tree's rows are on disk soon after it ends, so that a kill at any moment costs only the trees
+then under way; the next start reads the shards and does the rest.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
 import time
-import uuid
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import pyarrow.parquet as pq
 import ray
 import ray.data
 
 from depo.config.base import ConfigError
+from depo.config.endpoint import OpenAIConfig
 from depo.config.runtime import GenerationRuntime
-from depo.config.schema import EnvConfig, PolicyConfig, SearchConfig, StudentConfig
-from depo.data.store import write_table
-from depo.envs.base import TextEnv
-from depo.envs.registry import make_env
-from depo.policies.base import Policy, Sampling
-from depo.policies.engine import make_policy
-from depo.policies.openai import EndpointError
-from depo.records import Task, Trajectory, content_hash
-from depo.search.driver import Finished, drive
-from depo.search.run import episode, search
-from depo.stages.progress import Board, Line, follow
+from depo.config.schema import EnvConfig, SearchConfig, StudentConfig, TeacherConfig
+from depo.policies.base import BudgetSpent
+from depo.records import Task
+from depo.stages.accounting import (
+    Spent,
+    after_text,
+    before_text,
+    total_spent,
+    within_budget,
+)
+from depo.stages.cluster import apart
+from depo.stages.jobs import RolloutJob, WorkerSettings, pack
+from depo.stages.progress import Line, follow, make_board, say
+from depo.stages.shards import finished_array, unfinished
+from depo.stages.worker import RolloutWorker
+from depo.training.metrics import read_metrics
 
-_FLUSH_S = 4.0
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class EpisodePlan:
-    """One path through each task, no tree."""
-
-    sampling: Sampling
-    max_steps: int
-
-
-@dataclass(frozen=True)
-class RolloutJob:
-    """One policy over some tasks, into one folder of trajectory shards."""
-
-    name: str
-    """The policy's name in the trajectories."""
-    policy: PolicyConfig
-    model_dir: str
-    """Weights that an engine serves; empty for policies without."""
-    plan: SearchConfig | EpisodePlan
-    tasks: tuple[Task, ...]
-    out_dir: str
-    seed: int
-
-
-@dataclass(frozen=True)
-class WorkerSettings:
-    """What every worker of a pool is made of."""
-
-    env: EnvConfig
-    student: StudentConfig
-    runtime: GenerationRuntime
-    board: Any
-    """Handle of the `Board` that counts progress, or None."""
-
-
-def finished_tasks(folder: Path) -> set[str]:
-    """Ids of the tasks that have a shard in `folder`."""
-    found = set()
-    for file in folder.glob("[!.]*.parquet"):
-        for row in pq.read_table(file, columns=["task"]).column("task").to_pylist():
-            found.add(Task.from_row(row).id)
-    return found
-
-
-class RolloutWorker:
-    """Runs blocks of tasks; one engine, many searches in flight."""
-
-    def __init__(self, settings: WorkerSettings, jobs: Sequence[RolloutJob]) -> None:
-        self._settings = settings
-        self._jobs = jobs
-        self._policy: Policy | None = None
-        self._serves: tuple[PolicyConfig, str, str] | None = None
-        self._free: list[TextEnv] = []
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Do one block of work: some tasks of one job.
-
-        What no retry would mend (a missing model, an endpoint that refuses) is an answer, not a
-        failure, which Ray would wrap in pages of traceback.
-        """
-        refused = ""
-        try:
-            self.run(self._jobs[row["job"]], [Task.from_row(task) for task in row["tasks"]])
-        except (ConfigError, EndpointError) as error:
-            refused = str(error)
-        return {"tasks": len(row["tasks"]), "refused": refused}
-
-    def run(self, job: RolloutJob, tasks: Sequence[Task]) -> None:
-        """Do `tasks` of `job` and write their shards."""
-        policy = self._serve(job)
-        running: dict[Hashable, tuple[Task, TextEnv]] = {}
-
-        def searches() -> Iterator[tuple[str, Any]]:
-            for task in tasks:
-                env = self._free.pop() if self._free else self._make_env()
-                running[task.id] = (task, env)
-                yield task.id, start(job, task, env, policy)
-
-        buffer: list[Trajectory] = []
-        flushed = time.monotonic()
-        try:
-            for finished in drive(searches(), policy, self._settings.runtime.batch_tasks):
-                task, env = running.pop(finished.key)
-                if finished.error is None:
-                    self._free.append(env)
-                buffer += outcome(job, task, finished)
-                self._count(finished)
-                if time.monotonic() - flushed > _FLUSH_S:
-                    self._flush(job, buffer)
-                    flushed = time.monotonic()
-        finally:
-            self._flush(job, buffer)
-
-    def _serve(self, job: RolloutJob) -> Policy:
-        """The policy of a job: the one served now, the same engine with other weights, or a new one."""
-        wanted = (job.policy, job.model_dir, job.name)
-        if self._policy is None or wanted != self._serves:
-            self._policy = make_policy(
-                job.policy,
-                name=job.name,
-                model_dir=job.model_dir,
-                student=self._settings.student,
-                runtime=self._settings.runtime,
-                previous=self._policy,
-            )
-            self._serves = wanted
-        return self._policy
-
-    def _make_env(self) -> TextEnv:
-        return make_env(self._settings.env.id, self._settings.env.options)
-
-    def _count(self, finished: Finished) -> None:
-        if self._settings.board is not None:
-            done = finished.trajectories
-            counts = {"tasks": 1, "rollouts": len(done), "tokens": sum(t.num_tokens for t in done)}
-            if finished.error is not None:
-                counts["failed"] = 1
-            self._settings.board.add.remote(counts)
-
-    def _flush(self, job: RolloutJob, buffer: list[Trajectory]) -> None:
-        if buffer:
-            write_table(Path(job.out_dir) / f"{uuid.uuid4().hex[:16]}.parquet", buffer, Trajectory)
-            buffer.clear()
-
-
-def start(job: RolloutJob, task: Task, env: TextEnv, policy: Policy) -> Any:
-    """The search or episode of one task, ready to be driven."""
-    seed = task_seed(job.seed, task)
-    if isinstance(job.plan, SearchConfig):
-        return search(task, env, job.plan, seed, job.name, policy.tokenizer_fingerprint)
-    plan = job.plan
-    return episode(task, env, plan.sampling, plan.max_steps, seed, job.name, policy.tokenizer_fingerprint)
-
-
-def task_seed(seed: int, task: Task) -> int:
-    """A task's own seed (31 bits): what is drawn for it does not depend on its neighbours."""
-    return int(content_hash([seed, task.id], length=8), 16) >> 1
-
-
-def outcome(job: RolloutJob, task: Task, finished: Finished) -> list[Trajectory]:
-    """The trajectories of a finished task; a search that broke down leaves a row with its error."""
-    if finished.error is None:
-        return list(finished.trajectories)
-    return [
-        Trajectory(
-            task=task,
-            policy=job.name,
-            tokenizer="",
-            system="",
-            steps=(),
-            reward=0.0,
-            success=False,
-            stop_reason="error",
-            error=f"{type(finished.error).__name__}: {finished.error}",
-            seed=task_seed(job.seed, task),
-        )
-    ]
+_MOST_BLOCKS = 512
+"""Each costs the driver some 20 kB and 2 ms, so their number is bounded, whatever that of tasks."""
+_STOP_WITHIN_S = 30.0
+_SAMPLE = 16
+"""Finished trees by which the bill of all is estimated."""
 
 
 def run_jobs(
@@ -200,36 +51,153 @@ def run_jobs(
     student: StudentConfig,
     runtime: GenerationRuntime,
     stage: str,
+    curve: Path | None = None,
 ) -> None:
-    """Run what is left of `jobs` on a pool of actors. Needs a connected Ray cluster."""
+    """Run what is left of `jobs` on a pool of actors. Needs a connected Ray cluster.
+
+    `curve` is a `metrics.jsonl` to which totals are added every ten seconds. Raises `ConfigError`
+    where the work cannot go on (a spent budget, an endpoint that refuses, a model that is not
+    there); what is finished is on disk then, and another start goes on from it.
+    """
     blocks: list[dict[str, Any]] = []
+    counts: list[int] = []
     for number, job in enumerate(jobs):
-        finished = finished_tasks(Path(job.out_dir))
-        left = [task.to_row() for task in job.tasks if task.id not in finished]
-        blocks += [{"job": number, "tasks": c} for c in chunks(left, runtime.actors, runtime.batch_tasks)]
+        folder, many = Path(job.out_dir), len(job.tasks)
+        finished = apart(finished_array, folder, runtime.retry_quarantined, size=many)
+        left = sum(1 for _ in unfinished(job.tasks, finished))
+        pieces = cut(unfinished(job.tasks, finished), block_size(job, left, runtime))
+        blocks += [
+            {"block": len(blocks) + n, "job": number, "tasks": piece} for n, piece in enumerate(pieces)
+        ]
+        counts.append(left)
     if not blocks:
         return
-    total = sum(len(job.tasks) for job in jobs)
-    before = total - sum(len(block["tasks"]) for block in blocks)
+    total, to_do = sum(len(job.tasks) for job in jobs), sum(counts)
+    say(f"[{stage}] {before_text(jobs, counts)}")
+    board = make_board()
     actors = min(runtime.actors, len(blocks))
-    board = Board.remote()  # type: ignore[attr-defined]
-    # One dataset block is one block of work, since that is what is done again after a lost actor. The
-    # tasks travel in the rows: an actor restarts safely only if what constructs it is small.
-    plain = [replace(job, tasks=()) for job in jobs]
-    dataset = ray.data.from_items(blocks, override_num_blocks=len(blocks)).map(
+    # The tasks travel in the rows: an actor restarts safely only if what constructs it is small.
+    plain = [replace(_within_budget(job, stage), tasks=()) for job in jobs]
+    runtime = runtime.model_copy(update={"actors": actors})
+    dataset = _dataset(blocks, WorkerSettings(env, student, runtime, board), plain)
+    del blocks
+    line = Line(stage, "tasks", total, done=total - to_do)
+    with follow(board, line, "tasks", _Teller(line, curve)):
+        _drain(dataset, board, stage)
+    lost = sum(len(job.tasks) - apart(_count, Path(job.out_dir), size=len(job.tasks)) for job in jobs)
+    if lost > 0:
+        raise RuntimeError(f"{stage}: {lost} tasks were reported done and have no rows; run again")
+
+
+def _count(folder: Path) -> int:
+    """How many tasks have rows."""
+    return len(finished_array(folder))
+
+
+def block_size(job: RolloutJob, tasks: int, runtime: GenerationRuntime) -> int:
+    """Tasks in a block. A block is a call to an actor, so one tree where trees are dear, and more where
+    they are cheap beside the call."""
+    least = -(-tasks // _MOST_BLOCKS)
+    if isinstance(job.policy, TeacherConfig):
+        cheap = 8 if isinstance(job.plan, SearchConfig) else 64
+    elif isinstance(job.policy, OpenAIConfig) or isinstance(job.plan, SearchConfig):
+        cheap = 1
+    else:
+        cheap = 8
+    # Every actor gets work eight times, where there is so much of it.
+    return max(least, min(cheap, tasks // (8 * runtime.actors)), 1)
+
+
+def cut(tasks: Iterable[Task], size: int) -> Iterator[bytes]:
+    """The tasks in pieces of `size`, packed, in which form a driver can hold very many."""
+    waiting = iter(tasks)
+    while piece := list(itertools.islice(waiting, size)):
+        yield pack(piece)
+
+
+def _dataset(blocks: list[dict[str, Any]], settings: WorkerSettings, jobs: list[RolloutJob]) -> Any:
+    """One dataset block a row, since that is what is done again after a lost actor."""
+    runtime = settings.runtime
+    in_flight = calls_in_flight(len(blocks), runtime)
+    return ray.data.from_items(blocks, override_num_blocks=len(blocks)).map(
         RolloutWorker,  # type: ignore[arg-type]  # Ray constructs callable classes itself
-        fn_constructor_args=(WorkerSettings(env, student, runtime, board), plain),
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors),
+        fn_constructor_args=(settings, jobs),
+        compute=ray.data.ActorPoolStrategy(
+            min_size=min(runtime.min_actors, runtime.actors),
+            max_size=runtime.actors,
+            initial_size=runtime.actors,
+            max_tasks_in_flight_per_actor=in_flight,
+            max_concurrent_calls_per_actor=in_flight,
+            enable_true_multi_threading=True,
+        ),
         num_cpus=runtime.num_cpus,
         num_gpus=runtime.num_gpus or None,
     )
-    with follow(board, Line(stage, "tasks", total, done=before), "tasks"):
-        for row in dataset.iter_rows():
-            if row["refused"]:
-                raise ConfigError(f"{stage}: {row['refused']}; what is finished is kept, run again to go on")
 
 
-def chunks(tasks: list[T], actors: int, batch_tasks: int) -> list[list[T]]:
-    """Split so that every actor gets work twice, in blocks of at least what keeps an engine full."""
-    size = max(min(batch_tasks, -(-len(tasks) // actors)), -(-len(tasks) // (2 * actors)), 1)
-    return [tasks[at : at + size] for at in range(0, len(tasks), size)]
+def calls_in_flight(blocks: int, runtime: GenerationRuntime) -> int:
+    """Blocks an actor has at a time: one a tree, so that each may be down to its slowest one, and some
+    in reserve; fewer where there is not so much for every actor."""
+    wanted = runtime.batch_tasks + runtime.batch_tasks // 4 + 2
+    return max(1, min(wanted, -(-blocks // runtime.actors)))
+
+
+def _within_budget(job: RolloutJob, stage: str) -> RolloutJob:
+    """The job with its hard budget less what earlier starts have spent."""
+    if not isinstance(job.policy, OpenAIConfig):
+        return job
+    try:
+        return replace(job, policy=within_budget(job.policy, total_spent(Path(job.out_dir))))
+    except BudgetSpent as error:
+        raise ConfigError(f"{stage}: {error}") from None
+
+
+def _drain(dataset: Any, board: Any, stage: str) -> None:
+    """Wait for all blocks; after a refusal only until the other workers have put away what they finished."""
+    refused, since = "", 0.0
+    for row in dataset.iter_rows():
+        if row["refused"] and not refused:
+            refused, since = row["refused"], time.monotonic()
+            board.stop.remote(refused)
+        if refused and time.monotonic() - since > _STOP_WITHIN_S:
+            break
+    if refused:
+        raise ConfigError(f"{stage}: {refused}; what is finished is kept, run again to go on")
+
+
+class _Teller:
+    """Tells of the totals as they grow: a curve for tracking, and once what all of it will come to."""
+
+    def __init__(self, line: Line, curve: Path | None) -> None:
+        self._line, self._curve = line, curve
+        rows = read_metrics(curve) if curve is not None else []
+        self._before = int(rows[-1]["step"]) if rows else 0
+        self._told = False
+
+    def __call__(self, counts: Mapping[str, float]) -> None:
+        done = int(counts.get("tasks", 0))
+        spent = Spent(
+            requests=int(counts.get("requests", 0)),
+            prompt_tokens=int(counts.get("prompt_tokens", 0)),
+            tokens=int(counts.get("tokens", 0)),
+            money=float(counts.get("money", 0)),
+        )
+        if not self._told and _SAMPLE <= done < self._line.total - self._line.before:
+            self._told = True
+            say(f"[{self._line.stage}] {after_text(spent, done, self._line.total)}")
+        if self._curve is not None:
+            self._append(done, counts)
+
+    def _append(self, done: int, counts: Mapping[str, float]) -> None:
+        """A row; its step is the seconds of all starts together."""
+        assert self._curve is not None
+        seconds = self._line.seconds
+        row = {
+            "step": self._before + max(1, round(seconds)),
+            "done": self._line.before + done,
+            **{k: v for k, v in counts.items() if k != "tasks"},
+            "tokens_per_second": counts.get("tokens", 0) / max(seconds, 1e-9),
+        }
+        self._curve.parent.mkdir(parents=True, exist_ok=True)
+        with self._curve.open("a") as file:
+            file.write(json.dumps(row) + "\n")

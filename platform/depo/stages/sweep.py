@@ -33,9 +33,11 @@ from depo.records import Episode, Manifest, Task, content_hash
 from depo.stages.base import Outcome, StageSpec, begin, done, finish
 from depo.stages.cluster import absolute, connect
 from depo.stages.evaluate import EPISODES, collect, evaluation_jobs, evaluation_tasks
+from depo.stages.jobs import WorkerSettings
 from depo.stages.progress import say
-from depo.stages.rollouts import RolloutWorker, WorkerSettings, run_jobs
+from depo.stages.rollouts import run_jobs
 from depo.stages.train import run_training
+from depo.stages.worker import RolloutWorker
 from depo.training.run import TrainSpec, train
 
 
@@ -134,6 +136,7 @@ def run_trial(settings: Mapping[str, Any], plan: SweepPlan) -> dict[str, float]:
             worker = RolloutWorker(WorkerSettings(plan.env, plan.student, generation, None), jobs)
             for job in jobs:
                 worker.run(job, job.tasks)
+            worker.close()
         collect("trial", plan.evaluation, spec.out_dir / "evaluation")
         episodes = read_table(spec.out_dir / "evaluation" / EPISODES, Episode)
         measured = {f"train/{k}": v for k, v in metrics.items()} | _means(episodes, plan.evaluation)
