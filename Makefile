@@ -15,7 +15,7 @@ demo: setup
 	$(BIN)/depo run experiments/configs/babyai-tiny.yaml
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit tests/structure tests/pipeline tests/integration
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit tests/structure tests/pipeline tests/integration tests/chaos
 
 test-fast: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit tests/structure -m "not slow"

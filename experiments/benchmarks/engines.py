@@ -1,4 +1,4 @@
-"""Policies that the generation benchmark runs: vLLM with a random model, and an engine that only takes time."""
+"""Policies of the generation benchmark: vLLM with a random model, and an engine that only takes time."""
 
 from __future__ import annotations
 
