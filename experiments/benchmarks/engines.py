@@ -69,17 +69,19 @@ class RandomVllm(VllmPolicy):
     def __init__(self, model_dir: str, log: str = "", in_process: bool | None = None) -> None:
         super().__init__(model_dir, "random", VllmConfig(in_process=in_process), MAX_MODEL_LEN)
         self.renderer = Dice(self.renderer.tokenizer)
-        self.asked: list[Request] = []
+        self.answered: list[Request] = []
+        self._waiting: dict[Hashable, Request] = {}
         self._log, self._first = log, 0.0
 
     def submit(self, key: Hashable, request: Request) -> None:
         self._first = self._first or time.perf_counter()
         # Without the environment, whose state would keep every snapshot alive.
-        self.asked.append(replace(request, env=None, state=None))
+        self._waiting[key] = replace(request, env=None, state=None)
         super().submit(key, request)
 
     def collect(self) -> list[Answer]:
         answers = super().collect()
+        self.answered += [self._waiting.pop(answer.key) for answer in answers]
         if self._log and not self._open:
             taken = time.perf_counter() - self._first
             text = json.dumps({"seconds": taken, "engine": self.usage.seconds, "tokens": self.usage.tokens})
@@ -88,7 +90,8 @@ class RandomVllm(VllmPolicy):
 
     def forget(self) -> None:
         """Empty the prefix cache and the memory of what was asked."""
-        self.asked.clear()
+        self.answered.clear()
+        self._waiting.clear()
         if not self._llm.reset_prefix_cache():
             raise RuntimeError("vLLM kept its prefix cache")
 
@@ -112,8 +115,8 @@ class RandomVllm(VllmPolicy):
 class FixedLatency:
     """Answers every request `latency` seconds after it came, without computing anything.
 
-    It starts work once `actors` of its kind are there, each announced by a file in `meeting`, and
-    the last of them has written down the time.
+    It starts work once `actors` of its kind are there, each announced by a file in `meeting`; when
+    it began, and when it answered, stands there too.
     """
 
     name = "fixed"
@@ -130,6 +133,7 @@ class FixedLatency:
         while len(list(folder.glob("*.here"))) < actors:
             time.sleep(0.1)
         (folder / f"{os.getpid()}.began").write_text(str(time.time()))
+        self._answered = (folder / f"{os.getpid()}.answered").open("w", buffering=1)
 
     def submit(self, key: Hashable, request: Request) -> None:
         self._count += 1
@@ -152,6 +156,7 @@ class FixedLatency:
             if request is not None:
                 answers.append(Answer(key, _steps(request)))
                 self.usage.count(answers[-1].replies)
+        self._answered.write(f"{time.time()} {len(answers)}\n")
         return answers
 
     def withdraw(self, key: Hashable) -> None:
