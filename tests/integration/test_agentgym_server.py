@@ -20,7 +20,7 @@ from depo.envs.agentgym_client import ServerError
 from depo.envs.base import SnapshotUnsupported, StepResult
 from depo.envs.check import check_env
 from depo.envs.registry import make_env
-from depo.policies.base import Reply, Request, format_reply
+from depo.policies.base import Immediate, Reply, Request, format_reply
 from depo.records import Task, Trajectory, content_hash
 from depo.search.driver import drive
 from depo.search.run import search
@@ -272,13 +272,13 @@ class Local:
         vars(self.game).update(state)
 
 
-class Drawn:
+class Drawn(Immediate):
     """A policy that draws from the usual actions by the request's seed."""
 
     name, tokenizer_fingerprint = "drawn", ""
 
-    def sample(self, requests: list[Request]) -> list[list[Reply]]:
-        return [[self._draw(request, i) for i in range(request.n)] for request in requests]
+    def reply(self, request: Request) -> list[Reply]:
+        return [self._draw(request, i) for i in range(request.n)]
 
     def _draw(self, request: Request, i: int) -> Reply:
         number = int(content_hash([request.seed + i, request.observation]), 16)

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from policy_contract import CONTRACT, Rule
 from tiny_llama import save_model
 
 from depo.config.endpoint import OpenAIConfig, PriceConfig
@@ -100,6 +101,11 @@ def policy(request: pytest.FixtureRequest, server: Server) -> Iterator[OpenAIPol
 
 def ask(observation: str, n: int = 1, seed: int = 0, history: tuple[Exchange, ...] = ()) -> Request:
     return Request("act", history, observation, n, SAMPLED, seed)
+
+
+@pytest.mark.parametrize("rule", CONTRACT, ids=lambda rule: rule.__name__)
+def test_endpoint_keeps_the_contract_of_all_policies(policy: OpenAIPolicy, rule: Rule) -> None:
+    rule(policy, [ask(f"the {'red ' * i}ball is {i} ahead", n=2, seed=100 * i) for i in range(6)])
 
 
 def test_many_requests_get_the_replies_that_each_gets_alone(policy: OpenAIPolicy) -> None:
