@@ -18,16 +18,18 @@ from depo.envs.base import TextEnv
 from depo.policies.base import Answer, Reply, Request, Usage, format_reply
 from depo.policies.chat import ChatRenderer
 from depo.policies.vllm import VllmPolicy
-from depo.records import Task, content_hash
+from depo.records import Task
 
-MODEL = TinyConfig(hidden_size=192, layers=2, heads=6, intermediate_size=576, vocab_size=640)
+MODEL = TinyConfig(layers=4)
+"""The demo's student, 0.9 million weights."""
 MAX_MODEL_LEN = 2048
+_MEETING_S = 600
 MEAN_TOKENS = 24
 ACTIONS = (
+    "check available actions",
     "turn left",
     "turn right",
     "move forward",
-    "check available actions",
     "go to red ball 1",
     "go to blue key 1",
     "go to green box 1",
@@ -61,42 +63,46 @@ class Dice(ChatRenderer):
 
 
 class RandomVllm(VllmPolicy):
-    """vLLM on the random model; remembers what it was asked, and can do it again as one offline batch.
+    """vLLM on the random model; remembers what it answered, and can do it again as one offline batch.
 
     With `log` it writes down, whenever nothing is in flight, how much of its time the engine took.
     """
 
-    def __init__(self, model_dir: str, log: str = "", in_process: bool | None = None) -> None:
-        super().__init__(model_dir, "random", VllmConfig(in_process=in_process), MAX_MODEL_LEN)
+    def __init__(self, model_dir: str, log: str = "") -> None:
+        super().__init__(model_dir, "random", VllmConfig(), MAX_MODEL_LEN)
         self.renderer = Dice(self.renderer.tokenizer)
         self.answered: list[Request] = []
-        self._waiting: dict[Hashable, Request] = {}
+        self._asked: dict[Hashable, Request] = {}
         self._log, self._first = log, 0.0
 
     def submit(self, key: Hashable, request: Request) -> None:
         self._first = self._first or time.perf_counter()
-        # Without the environment, whose state would keep every snapshot alive.
-        self._waiting[key] = replace(request, env=None, state=None)
+        self._asked[key] = request
         super().submit(key, request)
 
     def collect(self) -> list[Answer]:
         answers = super().collect()
-        self.answered += [self._waiting.pop(answer.key) for answer in answers]
-        if self._log and not self._open:
+        asked = [self._asked.pop(answer.key) for answer in answers]
+        if not self._log:
+            self.answered += asked
+        elif not self._asked:
             taken = time.perf_counter() - self._first
             text = json.dumps({"seconds": taken, "engine": self.usage.seconds, "tokens": self.usage.tokens})
             Path(self._log).write_text(text)
         return answers
 
+    def withdraw(self, key: Hashable) -> None:
+        self._asked.pop(key, None)
+        super().withdraw(key)
+
     def forget(self) -> None:
-        """Empty the prefix cache and the memory of what was asked."""
-        self.answered.clear()
-        self._waiting.clear()
+        """Empty the prefix cache and the memory of what was answered."""
+        self.answered = []
         if not self._llm.reset_prefix_cache():
             raise RuntimeError("vLLM kept its prefix cache")
 
-    def offline(self, requests: Sequence[Request]) -> tuple[float, int]:
-        """(seconds, generated tokens) of all `requests` in one `LLM.generate`, from an empty cache."""
+    def offline(self, requests: Sequence[Request]) -> int:
+        """Generated tokens of all `requests`, done in one `LLM.generate` from an empty prefix cache."""
         prompts, params = [], []
         for request in requests:
             context = self.renderer.context(request.system, request.history, request.observation)
@@ -104,19 +110,17 @@ class RandomVllm(VllmPolicy):
             params.append(copy.copy(self._params(request.sampling, request.n)))
             params[-1].seed = request.seed
         self.forget()
-        started = time.perf_counter()
         outputs: list[Any] = self._llm.generate(prompts, params, use_tqdm=False)
-        seconds = time.perf_counter() - started
         end = self.renderer.end_of_turn
         replies = [one.token_ids for output in outputs for one in output.outputs]
-        return seconds, sum(len(ids) - (ids[-1] == end) for ids in replies)
+        return sum(len(ids) - (ids[-1] == end) for ids in replies)
 
 
 class FixedLatency:
     """Answers every request `latency` seconds after it came, without computing anything.
 
-    It starts work once `actors` of its kind are there, each announced by a file in `meeting`; when
-    it began, and when it answered, stands there too.
+    It begins once `actors` of its kind are there, each announced by a file in `meeting`, and writes
+    down when that was. Raises `TimeoutError` where they do not come.
     """
 
     name = "fixed"
@@ -130,10 +134,12 @@ class FixedLatency:
         self._count = 0
         folder = Path(meeting)
         (folder / f"{os.getpid()}.here").touch()
+        patience = time.monotonic() + _MEETING_S
         while len(list(folder.glob("*.here"))) < actors:
-            time.sleep(0.1)
+            time.sleep(0.05)
+            if time.monotonic() > patience:
+                raise TimeoutError(f"{actors} engines did not come together in {_MEETING_S} s")
         (folder / f"{os.getpid()}.began").write_text(str(time.time()))
-        self._answered = (folder / f"{os.getpid()}.answered").open("w", buffering=1)
 
     def submit(self, key: Hashable, request: Request) -> None:
         self._count += 1
@@ -156,7 +162,6 @@ class FixedLatency:
             if request is not None:
                 answers.append(Answer(key, _steps(request)))
                 self.usage.count(answers[-1].replies)
-        self._answered.write(f"{time.time()} {len(answers)}\n")
         return answers
 
     def withdraw(self, key: Hashable) -> None:
@@ -170,11 +175,8 @@ class FixedLatency:
 
 
 def _steps(request: Request) -> list[Reply]:
-    """Turns of the head: they end no episode, so that all trees are equally long."""
-    replies = []
-    for i in range(request.n):
-        number = int(content_hash([request.seed + i, len(request.history)]), 16)
-        action = ("turn left", "turn right")[number % 2]
-        text = format_reply(f"thought {number % 1000}", action)
-        replies.append(Reply(text, f"thought {number % 1000}", action, malformed=False, num_tokens=8))
-    return replies
+    """An action that never ends an episode, with thoughts of their own: all trees take equally long."""
+    thoughts = [f"{request.seed + i}" for i in range(request.n)]
+    return [
+        Reply(format_reply(t, ACTIONS[0]), t, ACTIONS[0], malformed=False, num_tokens=8) for t in thoughts
+    ]
