@@ -206,7 +206,7 @@ def pipeline_part(model: Path, folder: Path, say: Say) -> dict[str, float]:
     log = folder / "engine.json"
     policy = CustomConfig(cls="engines:RandomVllm", options={"model_dir": str(model), "log": str(log)})
     job = RolloutJob("random", policy, "", SEARCH, tuple(TASKS), str(folder / "pipeline"), seed=0)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         run_jobs([job], ENV, StudentConfig(), GenerationRuntime(actors=1, batch_tasks=128), "pipeline")
     finally:

@@ -287,7 +287,7 @@ def test_two_ranks_survive_a_kill_and_agree_with_one_process(home):
 
     from depo.stages.train import run_training
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         runtime = TrainingRuntime(num_workers=2, device_batch_size=2, deepspeed_stage=1, save_steps=4)
         method = DEPO | {"max_steps": 60, "learning_rate": 5e-4}

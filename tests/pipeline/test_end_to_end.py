@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -65,15 +66,16 @@ def runs(tmp_path_factory) -> Path:
     """The runs directory of a demo that was killed in its first stage and then run to its end."""
     runs = tmp_path_factory.mktemp("runs")
     scripted = runs / "babyai-tiny" / "trajectories" / "scripted"
-    first = subprocess.Popen(
-        command("run", runs), start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    output = runs.parent / "first.txt"
+    with output.open("w") as log:
+        first = subprocess.Popen(command("run", runs), start_new_session=True, stdout=log, stderr=log)
     deadline = time.monotonic() + 120
-    while not list(scripted.glob("*.parquet")) and time.monotonic() < deadline:
+    while not list(scripted.glob("*.parquet")) and first.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    os.killpg(first.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    assert list(scripted.glob("*.parquet")), "nothing was written before the kill"
+    assert list(scripted.glob("*.parquet")), f"nothing was written before the kill: {output.read_text()}"
     assert read_manifest(scripted) is None, "the stage was done before the kill"
     before = {t.id for t in read_trajectories(scripted)}
     second = subprocess.run(command("run", runs), capture_output=True, text=True, timeout=1200, check=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
+from ray._private import services
 
 from depo.config.base import ConfigError
 from depo.config.runtime import RuntimeConfig
@@ -38,7 +40,7 @@ def quieten(runtime: RuntimeConfig) -> None:
 
 
 def connect(runtime: RuntimeConfig) -> None:
-    """Join or start the cluster; a second call does nothing.
+    """Join the cluster that is named or runs on this machine, or start one; a second call does nothing.
 
     Raises `ConfigError` where `runtime.ray_address` does not answer.
     """
@@ -48,7 +50,7 @@ def connect(runtime: RuntimeConfig) -> None:
     # A cluster of this machine needs no token, and one that switches itself on breaks jobs.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    address = runtime.ray_address or os.environ.get("RAY_ADDRESS")
+    address = runtime.ray_address or os.environ.get("RAY_ADDRESS") or _cluster_here()
     runtime_env = {"env_vars": _WORKER_ENV}
     common: dict[str, Any] = {
         "runtime_env": runtime_env,
@@ -56,7 +58,7 @@ def connect(runtime: RuntimeConfig) -> None:
         "logging_level": logging.ERROR,
     }
     if address is None:
-        ray.init(num_cpus=runtime.num_cpus, include_dashboard=has_dashboard(), **common)
+        ray.init("local", num_cpus=runtime.num_cpus, include_dashboard=has_dashboard(), **common)
     else:
         try:
             ray.init(address=address, **common)
@@ -66,6 +68,23 @@ def connect(runtime: RuntimeConfig) -> None:
                 "`ray start --head` or leave the key out"
             ) from None
     _quiet_data()
+
+
+def _cluster_here() -> str | None:
+    """Address of the cluster that `ray start` left running on this machine.
+
+    Ray notes the address in a file that stays behind when the cluster is killed. `ray.init` would wait
+    for minutes for such a one and then give up, so it is asked first whether anybody is there.
+    """
+    address = services.find_bootstrap_address(None)
+    if address is None:
+        return None
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError:
+        return None
+    return address
 
 
 def has_dashboard() -> bool:
