@@ -1,4 +1,4 @@
-"""Policies of the generation benchmark: vLLM with a random model, and an engine that only takes time."""
+"""Policies that the generation benchmark runs: vLLM on random weights, and an engine that only takes time."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import heapq
 import json
 import os
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,6 @@ from depo.policies.chat import ChatRenderer
 from depo.policies.vllm import VllmPolicy
 from depo.records import Task
 
-MODEL = TinyConfig(layers=4)
-"""The demo's student, 0.9 million weights."""
 MAX_MODEL_LEN = 2048
 _MEETING_S = 600
 MEAN_TOKENS = 24
@@ -36,8 +35,8 @@ ACTIONS = (
 )
 
 
-def make_random_model(env: TextEnv, tasks: Sequence[Task], folder: Path) -> Path:
-    """Save a random Llama of a million weights, whose tokenizer knows the words of `env`.
+def make_random_model(config: TinyConfig, env: TextEnv, tasks: Sequence[Task], folder: Path) -> Path:
+    """Save a random Llama, whose tokenizer knows the words of `env`.
 
     Every `MEAN_TOKENS`-th id ends a reply, so that with near-uniform logits the lengths are near
     exponential, `MEAN_TOKENS` in the mean before the cut by `max_tokens`.
@@ -47,7 +46,7 @@ def make_random_model(env: TextEnv, tasks: Sequence[Task], folder: Path) -> Path
     from depo.training.tiny import make_tiny
 
     texts = [env.system, *(env.reset(task) for task in tasks), *ACTIONS]
-    tokenizer = make_tiny(MODEL, texts, MAX_MODEL_LEN, seed=0, out_dir=folder)
+    tokenizer = make_tiny(config, texts, MAX_MODEL_LEN, seed=0, out_dir=folder)
     ends = {tokenizer.eos_token_id, *range(MEAN_TOKENS - 1, len(tokenizer), MEAN_TOKENS)}
     GenerationConfig(eos_token_id=sorted(ends)).save_pretrained(folder)
     return folder
@@ -68,8 +67,8 @@ class RandomVllm(VllmPolicy):
     With `log` it writes down, whenever nothing is in flight, how much of its time the engine took.
     """
 
-    def __init__(self, model_dir: str, log: str = "") -> None:
-        super().__init__(model_dir, "random", VllmConfig(), MAX_MODEL_LEN)
+    def __init__(self, model_dir: str, vllm: Mapping[str, Any], log: str = "") -> None:
+        super().__init__(model_dir, "random", VllmConfig(**vllm), MAX_MODEL_LEN)
         self.renderer = Dice(self.renderer.tokenizer)
         self.answered: list[Request] = []
         self._asked: dict[Hashable, Request] = {}
@@ -94,6 +93,11 @@ class RandomVllm(VllmPolicy):
     def withdraw(self, key: Hashable) -> None:
         self._asked.pop(key, None)
         super().withdraw(key)
+
+    def unfinished(self) -> int:
+        """Tokens generated so far for what is in flight."""
+        states = self._engine.output_processor.request_states
+        return sum(state.detokenizer.num_output_tokens() for state in states.values())
 
     def forget(self) -> None:
         """Empty the prefix cache and the memory of what was answered."""
@@ -132,6 +136,7 @@ class FixedLatency:
         self._due: list[tuple[float, int, Hashable]] = []
         self._requests: dict[int, Request] = {}
         self._count = 0
+        import_module("depo.envs.babyai.env")  # an actor's start, not its work
         folder = Path(meeting)
         (folder / f"{os.getpid()}.here").touch()
         patience = time.monotonic() + _MEETING_S
@@ -176,7 +181,5 @@ class FixedLatency:
 
 def _steps(request: Request) -> list[Reply]:
     """An action that never ends an episode, with thoughts of their own: all trees take equally long."""
-    thoughts = [f"{request.seed + i}" for i in range(request.n)]
-    return [
-        Reply(format_reply(t, ACTIONS[0]), t, ACTIONS[0], malformed=False, num_tokens=8) for t in thoughts
-    ]
+    action, thoughts = ACTIONS[0], [f"{request.seed + i}" for i in range(request.n)]
+    return [Reply(format_reply(t, action), t, action, malformed=False, num_tokens=8) for t in thoughts]

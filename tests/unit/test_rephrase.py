@@ -1,5 +1,6 @@
 """Rephrasing: shorter thoughts, the same actions."""
 
+import pytest
 from builders import said, trajectory
 
 from depo.data.rephrase import KeepThoughts, PolicyRephraser, SiblingRephraser, sentences, shorten
@@ -74,6 +75,34 @@ def test_an_endpoint_may_shorten_but_not_smuggle_in_an_action():
     (kept,), count = shorten(episodes, PolicyRephraser(Scripted("Ok.\nAction: drop\nAction: drop")), words)
     assert kept.steps[0].action == "go to red ball 1"
     assert count <= 1
+
+
+class Failing(Scripted):
+    """Answers the first requests, then breaks."""
+
+    def __init__(self, text: str, good: int) -> None:
+        super().__init__(text)
+        self.good = good
+
+    def reply(self, request):
+        self.good -= 1
+        if self.good < 0:
+            raise RuntimeError("the endpoint is gone")
+        return super().reply(request)
+
+
+def test_replies_that_came_before_a_failure_are_not_asked_for_again(tmp_path):
+    kept = tmp_path / "rephrased.jsonl"
+    episodes = [trajectory([said(f"{LONG} {n}.")], seed=n) for n in range(5)]
+    with pytest.raises(RuntimeError, match="gone"):
+        shorten(episodes, PolicyRephraser(Failing("Ball ahead.", good=3), kept), words)
+    with kept.open("a") as file:
+        file.write('["half a li')
+    again = Failing("Ball ahead.", good=2)
+    rewritten, count = shorten(episodes, PolicyRephraser(again, kept), words)
+    assert (count, again.good) == (5, 0)
+    shorten(episodes, PolicyRephraser(Failing("", good=0), kept), words)
+    assert {t.steps[0].thought for t in rewritten} == {"Ball ahead."}
 
 
 def test_a_longer_or_empty_proposal_is_refused():

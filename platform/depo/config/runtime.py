@@ -19,6 +19,9 @@ class VllmConfig(Strict):
     tensor_parallel: Count = 1
     enforce_eager: bool = True
     """Skip graph capture: starts sooner, runs slower on a GPU."""
+    max_num_seqs: Count | None = None
+    """Sequences an engine works on at a time; the others wait. More helps where more are in flight and the
+    cache holds them. None: 128 on the CPU, what vLLM chooses on a GPU."""
     max_model_len: Count | None = None
     """By default the student's `max_length`."""
     in_process: bool | None = None

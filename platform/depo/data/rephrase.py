@@ -6,14 +6,17 @@ tokenizer and could not be read as another action.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Protocol
 
-from depo.policies.base import Policy, Request, Sampling, answer_all, format_reply, parse_reply
-from depo.records import Step, Trajectory
+from depo.data.store import write_atomic
+from depo.policies.base import Policy, Request, Sampling, format_reply, parse_reply
+from depo.records import Step, Trajectory, content_hash
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
@@ -57,25 +60,59 @@ class PolicyRephraser:
         "drop repetition, restated goals and filler. Answer with the shortened thought alone."
     )
 
-    def __init__(self, policy: Policy, max_tokens: int = 256) -> None:
+    def __init__(self, policy: Policy, kept: Path | None = None, max_tokens: int = 256) -> None:
+        """`kept` is a file of replies: those in it are not asked for again, new ones are added at once."""
         self._policy = policy
+        self._kept = kept
         self._sampling = Sampling(temperature=0.0, max_tokens=max_tokens)
 
     def propose(self, trajectories: Sequence[Trajectory]) -> list[list[list[str]]]:
-        requests = [
-            Request(
-                system=self.INSTRUCTION,
-                history=(),
-                observation=f"Observation: {step.observation}\n{format_reply(step.thought, step.action)}",
-                n=1,
-                sampling=self._sampling,
-                seed=0,
-            )
-            for trajectory in trajectories
-            for step in trajectory.steps
-        ]
-        replies = iter(answer_all(self._policy, requests))
-        return [[[_bare(r.text) for r in next(replies)] for _ in t.steps] for t in trajectories]
+        requests = {self._key(step): self._request(step) for t in trajectories for step in t.steps}
+        answers = self._remembered()
+        self._ask({key: request for key, request in requests.items() if key not in answers}, answers)
+        return [[[answers[self._key(step)]] for step in t.steps] for t in trajectories]
+
+    def _ask(self, requests: dict[str, Request], answers: dict[str, str]) -> None:
+        """Add the answers to `requests`; what came before one of them fails is kept."""
+        for key, request in requests.items():
+            self._policy.submit(key, request)
+        waiting = len(requests)
+        while waiting:
+            for answer in self._policy.collect():
+                if answer.error is not None:
+                    raise answer.error
+                waiting -= 1
+                key = str(answer.key)
+                answers[key] = _bare(answer.replies[0].text)
+                self._remember(key, answers[key])
+
+    def _remembered(self) -> dict[str, str]:
+        if self._kept is None or not self._kept.is_file():
+            return {}
+        text = self._kept.read_text()
+        whole = text[: text.rfind("\n") + 1]
+        if whole != text:  # a kill in the middle of a line
+            write_atomic(self._kept, whole)
+        return dict(json.loads(line) for line in whole.splitlines())
+
+    def _remember(self, key: str, thought: str) -> None:
+        if self._kept is not None:
+            self._kept.parent.mkdir(parents=True, exist_ok=True)
+            with self._kept.open("a") as file:
+                file.write(json.dumps([key, thought]) + "\n")
+
+    def _key(self, step: Step) -> str:
+        return content_hash([self._policy.name, step.observation, step.thought, step.action])
+
+    def _request(self, step: Step) -> Request:
+        return Request(
+            system=self.INSTRUCTION,
+            history=(),
+            observation=f"Observation: {step.observation}\n{format_reply(step.thought, step.action)}",
+            n=1,
+            sampling=self._sampling,
+            seed=0,
+        )
 
 
 class KeepThoughts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from depo.config.base import ConfigError
@@ -10,11 +12,13 @@ from depo.data.labels import label_all
 from depo.data.rephrase import KeepThoughts, PolicyRephraser, Rephraser, SiblingRephraser, shorten
 from depo.data.samples import make_samples
 from depo.data.store import read_trajectories, write_table
+from depo.policies.base import BudgetSpent
 from depo.policies.chat import ChatRenderer
 from depo.records import Sample, Trajectory
 from depo.stages.base import Outcome
 
 SAMPLES = "samples.parquet"
+REPHRASED = "rephrased.jsonl"
 
 
 def annotate(
@@ -32,8 +36,8 @@ def annotate(
             "lower kappa0, raise max_desirable_steps, or generate with a stronger policy"
         )
     desirable = [trajectory for trajectory, mark in labelled if mark == "D"]
-    rephraser = make_rephraser(config.rephrase, trajectories)
-    rewritten, steps_shortened = shorten(desirable, rephraser, lambda text: len(renderer.reply(text)) - 1)
+    with _rephraser(config.rephrase, trajectories, out_dir / REPHRASED) as rephraser:
+        rewritten, steps_shortened = shorten(desirable, rephraser, lambda text: len(renderer.reply(text)) - 1)
     shortened = {before.id: after for before, after in zip(desirable, rewritten, strict=True)}
     samples = make_samples(labelled, shortened, renderer, config.seed)
     write_table(out_dir / SAMPLES, samples, Sample)
@@ -41,15 +45,23 @@ def annotate(
     return Outcome(rows=len(samples), metrics=metrics)
 
 
-def make_rephraser(config: RephraseConfig, trajectories: list[Trajectory]) -> Rephraser:
-    """The rephraser of a configuration; the offline one learns from `trajectories`."""
+@contextmanager
+def _rephraser(config: RephraseConfig, trajectories: list[Trajectory], kept: Path) -> Iterator[Rephraser]:
+    """The rephraser of a configuration; the offline one learns from `trajectories`, an endpoint's replies
+    are added to the file `kept` as they come, so that a second start pays for none of them again."""
     if config.kind == "none":
-        return KeepThoughts()
-    if config.kind == "rule" or config.endpoint is None:
-        return SiblingRephraser(trajectories)
-    from depo.policies.openai import OpenAIPolicy
+        yield KeepThoughts()
+    elif config.kind == "rule" or config.endpoint is None:
+        yield SiblingRephraser(trajectories)
+    else:
+        from depo.policies.openai import OpenAIPolicy
+        from depo.policies.openai_client import EndpointError
 
-    return PolicyRephraser(OpenAIPolicy(config.endpoint, name=config.endpoint.model))
+        with closing(OpenAIPolicy(config.endpoint, name=config.endpoint.model)) as policy:
+            try:
+                yield PolicyRephraser(policy, kept)
+            except (BudgetSpent, EndpointError) as error:
+                raise ConfigError(f"annotation.rephrase: {error} (replies so far are in {kept})") from None
 
 
 def _lengths(samples: list[Sample]) -> dict[str, float]:
