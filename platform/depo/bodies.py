@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from depo.config.schema import AnnotationConfig, EngineConfig, MethodConfig, RoundConfig
-from depo.graph import Experiment, Node, derived_seed, reference_key
+from depo.graph import Experiment, Node, derived_seed, reference_key, runs_dir
 from depo.stages import base
 from depo.stages.base import Outcome
 
@@ -77,6 +77,7 @@ def reference(experiment: Experiment, method: MethodConfig) -> Outcome:
         experiment.model_dir(method.init),
         experiment.config.student,
         experiment.config.runtime,
+        runs_dir(experiment.config),
         experiment.out(f"reference {reference_key(method)}"),
     )
 
@@ -89,7 +90,7 @@ def train_spec(experiment: Experiment, name: str) -> Any:
 
     config, method = experiment.config, experiment.config.methods[name]
     reference = None
-    if method.objective != "sft":
+    if method.needs_reference:
         reference = str((experiment.out(f"reference {reference_key(method)}") / LOG_PROBS).resolve())
     return TrainSpec(
         method=method,
@@ -99,6 +100,7 @@ def train_spec(experiment: Experiment, name: str) -> Any:
         out_dir=str(experiment.out(f"train {name}").resolve()),
         dtype=config.student.dtype,
         max_length=config.student.max_length,
+        too_long=config.student.too_long,
         runtime=config.runtime.training,
     )
 
@@ -122,10 +124,10 @@ def evaluation(experiment: Experiment, pending: Sequence[Node]) -> None:
     tasks = evaluation_tasks(config.env, config.evaluation)
     jobs = []
     for node in pending:
-        method = node.spec.name.removeprefix("evaluate ")
-        jobs += evaluation_jobs(
-            method, experiment.model_dir(method), tasks, config.evaluation, node.spec.out_dir
-        )
+        name = node.spec.name.removeprefix("evaluate ")
+        prompted = config.evaluation.prompted.get(name)
+        model_dir = experiment.model_dir(prompted.method if prompted else name)
+        jobs += evaluation_jobs(name, model_dir, tasks, config.evaluation, node.spec.out_dir)
     evaluate(jobs, config.env, config.student, config.runtime)
 
 

@@ -19,6 +19,8 @@ from depo.config.base import ConfigError
 from depo.config.load import load_config
 from depo.config.schema import ExperimentConfig
 
+EXPORTS = ("openai", "trl-kto", "trl-dpo", "trl-sft", "llama-factory", "agentgym", "hf")
+IMPORTS = ("openai", "trl-kto", "llama-factory", "agentgym", "hf")
 STAGE_COMMANDS = {
     "generate": "search the training tasks of a round (default: all rounds)",
     "annotate": "label, rephrase and tokenise a round's trajectories",
@@ -43,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"depo: {error}", file=sys.stderr)
         return 1
     except (FileNotFoundError, PermissionError) as error:
-        print(f"depo: {error.filename or ''}: {error.strerror or error}; check the path", file=sys.stderr)
+        named = f"{error.filename}: {error.strerror}; check the path" if error.filename else error
+        print(f"depo: {named}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ndepo: interrupted; run the same command again to go on", file=sys.stderr)
@@ -84,21 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     view.add_argument("name", help="round or method")
     view.add_argument("-n", type=int, default=3, help="how many")
     view.add_argument("--failures", action="store_true", help="failed ones only")
-    export = command("export", "write a round's samples for other tools", _export)
-    export.add_argument("name", help="round")
-    export.add_argument("--format", choices=["openai", "trl-kto"], default="openai")
-    export.add_argument("--out", required=True, help="JSONL file to write")
-    data = commands.add_parser("data", help="look at training data").add_subparsers(
-        dest="what", required=True
-    )
-    show = data.add_parser("show", help="print a sample with the trained tokens coloured")
-    show.set_defaults(action=_show)
-    show.add_argument("config", metavar="CONFIG")
-    show.add_argument("name", help="round")
-    show.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
-    show.add_argument("--label", choices=["D", "U"], default="D")
-    show.add_argument("--view", choices=["raw", "rephrased"], default="rephrased")
-    show.add_argument("-n", type=int, default=1, help="how many")
+    _data_commands(commands, command)
     check = command(
         "check-env", "check an environment against the contract or recorded cases", _check_env, config=False
     )
@@ -112,8 +101,32 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _data_commands(commands: Any, command: Callable[..., Any]) -> None:
+    export = command("export", "write a round's samples for other tools", _export)
+    export.add_argument("name", help="round")
+    export.add_argument("--format", choices=EXPORTS, default="openai")
+    export.add_argument("--out", required=True, help="file to write (hf: Parquet; else JSON or JSON Lines)")
+    imported = command("import", "make trajectories of another tool's file", _import, config=False)
+    imported.add_argument("file", type=Path)
+    imported.add_argument("--format", choices=IMPORTS, required=True)
+    imported.add_argument("--env", required=True, help="id of the environment that it is about")
+    imported.add_argument("--out", type=Path, required=True, help="folder to write")
+    data = commands.add_parser("data", help="look at training data").add_subparsers(
+        dest="what", required=True
+    )
+    show = data.add_parser("show", help="print a sample with the trained tokens coloured")
+    show.set_defaults(action=_show)
+    show.add_argument("config", metavar="CONFIG", help="experiment YAML, or a run directory")
+    show.add_argument("name", help="round, or (the beginning of) a sample's id")
+    show.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
+    show.add_argument("--label", choices=["D", "U"], default="D")
+    show.add_argument("--view", choices=["raw", "rephrased"], default="rephrased")
+    show.add_argument("-n", type=int, default=1, help="how many")
+
+
 def _load(options: argparse.Namespace) -> ExperimentConfig:
-    return load_config(options.config, options.overrides)
+    path = Path(options.config)
+    return load_config(str(path / "config.yaml") if path.is_dir() else options.config, options.overrides)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -188,7 +201,11 @@ def _plan(options: argparse.Namespace) -> int:
         print(json.dumps([dict(zip(("stage", "state", "directory"), row, strict=True)) for row in rows]))
         return 0
     width = max(len(name) for name, _, _ in rows)
-    most = {f"generate {r.name}": short(most_tokens(r.search, r.tasks)) for r in config.rounds}
+    most = {
+        f"generate {r.name}": short(most_tokens(r.search, r.tasks))
+        for r in config.rounds
+        if r.policy.kind != "imported"
+    }
     for name, what, where in rows:
         bill = f", at most {most[name]} tokens" if name in most and what != "done" else ""
         print(f"{name:<{width}}  {what}{bill}  ({where})")
@@ -229,6 +246,15 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
+def _import(options: argparse.Namespace) -> int:
+    from depo.data.imports import import_trajectories
+
+    count = import_trajectories(options.file, options.format, options.env, options.out)
+    where = str(options.out)
+    print(json.dumps({"rows": count, "out": where}) if options.json else f"{count} trajectories -> {where}")
+    return 0
+
+
 def _show(options: argparse.Namespace) -> int:
     from depo.data.store import read_table
     from depo.pipeline import build
@@ -238,11 +264,24 @@ def _show(options: argparse.Namespace) -> int:
     from depo.stages.student import load_renderer
 
     experiment = build(_load(options))
-    _require_round(experiment.config, options.name)
+    rounds = [round_.name for round_ in experiment.config.rounds]
+    found = []
+    for name in [options.name] if options.name in rounds else rounds:
+        file = experiment.out(f"annotate {name}") / SAMPLES
+        if options.name == name or file.is_file():
+            found += read_table(file, Sample)
+    if options.name in rounds:
+        found = [s for s in found if (s.label, s.view) == (options.label, options.view)][: options.n]
+        missing = f"{options.name}: no sample labelled {options.label} of view {options.view!r}"
+    else:
+        found = [s for s in found if s.id.startswith(options.name)]
+        missing = f"no round or sample {options.name!r}; known rounds: {', '.join(rounds)}"
+    if not found:
+        raise ConfigError(missing)
     renderer = load_renderer(experiment.model_dir("student"))
-    samples = read_table(experiment.out(f"annotate {options.name}") / SAMPLES, Sample)
-    for sample in [s for s in samples if (s.label, s.view) == (options.label, options.view)][: options.n]:
-        print(sample_text(sample, renderer.tokenizer.decode))
+    color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    for sample in found:
+        print(sample_text(sample, renderer.tokenizer.decode, color))
     return 0
 
 

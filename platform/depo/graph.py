@@ -36,11 +36,18 @@ class Experiment:
     nodes: dict[str, Node] = field(default_factory=dict)
 
     def add(
-        self, kind: Kind, name: str, out: str, config: dict[str, Any], needs: Sequence[str], **rest: Any
+        self,
+        kind: Kind,
+        name: str,
+        out: str,
+        config: dict[str, Any],
+        needs: Sequence[str],
+        version: int = 1,
+        **rest: Any,
     ) -> str:
         """Append a stage; its inputs are the fingerprints of what it `needs`."""
         inputs = {need: self.nodes[need].spec.fingerprint for need in needs}
-        spec = StageSpec(name, self.run_dir / out, config, inputs)
+        spec = StageSpec(name, self.run_dir / out, config, inputs, version)
         self.nodes[name] = Node(kind, spec, tuple(needs), **rest)
         return name
 

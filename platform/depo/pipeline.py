@@ -23,6 +23,7 @@ from depo.config.schema import (
     AnnotationConfig,
     EngineConfig,
     ExperimentConfig,
+    ImportedConfig,
     MethodConfig,
     OpenAIConfig,
     RoundConfig,
@@ -49,8 +50,7 @@ def build(config: ExperimentConfig) -> Experiment:
         _method(experiment, name)
     for round_ in config.rounds:
         _round(experiment, round_)
-    methods = config.evaluation.methods or list(config.methods)
-    evaluated = [_evaluation(experiment, method) for method in methods]
+    evaluated = [_evaluation(experiment, name) for name in config.evaluated]
     _report(experiment, evaluated)
     return experiment
 
@@ -91,12 +91,15 @@ def check(config: ExperimentConfig, pending: Set[str]) -> None:
     """What a parsed configuration can still get wrong for the `pending` stages, before anything is written.
 
     Raises `ConfigError` for an unknown environment, level or option, a model path that is not there,
-    and an endpoint whose key is not in the environment.
+    an endpoint whose key is not in the environment, and an import that is not there.
     """
     make_env(config.env.id, config.env.options)
     for round_ in config.rounds:
         if isinstance(round_.policy, OpenAIConfig) and f"generate {round_.name}" in pending:
             require_key(round_.policy)
+        if isinstance(round_.policy, ImportedConfig) and not _files(round_.policy.path):
+            key, path = f"rounds.{round_.name}.policy.path", round_.policy.path
+            raise ConfigError(f"{key}: nothing in {path!r}; write it with `depo import`")
     for name, annotation in config.annotation.items():
         if annotation.rephrase.endpoint is not None and f"annotate {name}" in pending:
             require_key(annotation.rephrase.endpoint)
@@ -224,13 +227,15 @@ def _round(experiment: Experiment, round_: RoundConfig) -> None:
         "env": config.env.model_dump(mode="json"),
         "seed": derived_seed(config, round_.name),
     }
+    if isinstance(round_.policy, ImportedConfig):
+        identity["files"] = _files(round_.policy.path)
     body = partial(bodies.generation, experiment, round_)
     experiment.add("generate", name, f"trajectories/{round_.name}", identity, needs, body=body)
     annotation = config.annotation.get(round_.name, AnnotationConfig())
     experiment.add(
         "annotate", f"annotate {round_.name}", f"samples/{round_.name}",
         annotation.model_dump(mode="json", exclude={"rephrase": {"endpoint": set(OpenAIConfig.RUNNING)}}),
-        [name, "student"], body=partial(bodies.annotation, experiment, round_.name, annotation),
+        [name, "student"], version=2, body=partial(bodies.annotation, experiment, round_.name, annotation),
     )  # fmt: skip
 
 
@@ -247,12 +252,13 @@ def _method(experiment: Experiment, name: str) -> str:
     start = _policy(experiment, method.init)
     _round(experiment, next(r for r in experiment.config.rounds if r.name == method.samples))
     needs = [start, f"annotate {method.samples}"]
-    if method.objective != "sft":
+    if method.needs_reference:
         needs.append(_reference(experiment, method, start))
     identity = {
         "method": method.model_dump(mode="json", exclude={"init", "samples"}),
         "dtype": experiment.config.student.dtype,
         "max_length": experiment.config.student.max_length,
+        "too_long": experiment.config.student.too_long,
     }
     return experiment.add(
         "train", stage, name, identity, needs, body=partial(bodies.training, experiment, name)
@@ -264,7 +270,12 @@ def _reference(experiment: Experiment, method: MethodConfig, start: str) -> str:
     name = f"reference {key}"
     if name not in experiment.nodes:
         student = experiment.config.student
-        identity = {"view": method.view, "dtype": student.dtype, "max_length": student.max_length}
+        identity = {
+            "view": method.view,
+            "dtype": student.dtype,
+            "max_length": student.max_length,
+            "too_long": student.too_long,
+        }
         experiment.add(
             "reference", name, f"reference/{key}", identity, [start, f"annotate {method.samples}"],
             body=partial(bodies.reference, experiment, method),
@@ -272,16 +283,21 @@ def _reference(experiment: Experiment, method: MethodConfig, start: str) -> str:
     return name
 
 
-def _evaluation(experiment: Experiment, method: str) -> str:
+def _evaluation(experiment: Experiment, name: str) -> str:
     config = experiment.config
+    others = {"methods", "prompted", "reference", "compare", "bootstrap"}
     identity = {
-        **config.evaluation.model_dump(mode="json", exclude={"methods", "reference", "compare", "bootstrap"}),
+        **config.evaluation.model_dump(mode="json", exclude=others),
         "env": config.env.model_dump(mode="json"),
         "dtype": config.student.dtype,
     }
+    prompted = config.evaluation.prompted.get(name)
+    if prompted is not None:
+        identity["prompted"] = prompted.model_dump(mode="json")
+    acting = prompted.method if prompted is not None else name
     return experiment.add(
-        "evaluate", f"evaluate {method}", f"evaluation/{method}", identity, [_policy(experiment, method)],
-        body=partial(bodies.episodes, experiment, method), together=partial(bodies.evaluation, experiment),
+        "evaluate", f"evaluate {name}", f"evaluation/{name}", identity, [_policy(experiment, acting)],
+        body=partial(bodies.episodes, experiment, name), together=partial(bodies.evaluation, experiment),
     )  # fmt: skip
 
 
@@ -298,7 +314,7 @@ def _report(experiment: Experiment, evaluated: list[str]) -> None:
 
 
 def _files(model: str) -> list[list[Any]]:
-    """Names and sizes of a local model's files: other weights at the same path are another model."""
+    """Names and sizes of a folder's files: other weights at the same path are another model."""
     folder = Path(model)
     if not folder.is_dir():
         return []

@@ -16,7 +16,10 @@ from typing import Any, Literal, Self
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+# The version at which a record took its present form; older files of it are read no more.
+_SINCE = {"Trajectory": 1, "Sample": 2, "ReferenceLogProbs": 2, "Episode": 1}
 
 Label = Literal["D", "U"]
 StopReason = Literal["terminated", "max_steps", "error"]
@@ -168,7 +171,11 @@ class Sample(_Row):
     """The agent's own tokens by the student's tokenizer, end-of-turn excluded."""
     token_ids: tuple[int, ...]
     agent_mask: tuple[int, ...]
-    """1 on the agent's own tokens (end-of-turn included), 0 elsewhere; as long as `token_ids`."""
+    """Whose each of `token_ids` is: 0 not the agent's, 1 the agent's thought, 2 its action.
+
+    The action begins with the token in which the reply's "Action:" begins, and the end-of-turn belongs
+    to it. A malformed reply has no action: its text is all thought, its end-of-turn still 2.
+    """
     prompt_length: int
     """Number of ids before the agent's first token."""
     kl_partner: str
@@ -182,11 +189,21 @@ class Sample(_Row):
 
 @dataclass(frozen=True)
 class ReferenceLogProbs(_Row):
-    """Log-probs of one sample, and of its KL pair, under the reference policy (sums in nats)."""
+    """Log-probs (nats) of the agent's own tokens under the reference policy, in order.
+
+    So one table serves every choice of trained tokens and every weight of a turn.
+    """
 
     sample_id: str
-    ref_logp: float
-    ref_kl_logp: float
+    logps: tuple[float, ...]
+    """Of the sample: one for each token where `agent_mask` is not 0, the very first token aside."""
+    kl_logps: tuple[float, ...]
+    """Of the sample's KL pair: its own prompt, then its partner's completion."""
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Self:
+        logps, kl_logps = tuple(row["logps"]), tuple(row["kl_logps"])
+        return super().from_row({**row, "logps": logps, "kl_logps": kl_logps})
 
 
 @dataclass(frozen=True)
@@ -296,7 +313,11 @@ SAMPLE_SCHEMA = _schema(
 )
 REFERENCE_SCHEMA = _schema(
     "ReferenceLogProbs",
-    [("sample_id", pa.string()), ("ref_logp", pa.float64()), ("ref_kl_logp", pa.float64())],
+    [
+        ("sample_id", pa.string()),
+        ("logps", pa.list_(pa.float32())),
+        ("kl_logps", pa.list_(pa.float32())),
+    ],
 )
 EPISODE_SCHEMA = _schema(
     "Episode",
@@ -320,3 +341,17 @@ def to_table(rows: Iterable[Any], schema: pa.Schema) -> pa.Table:
     """Records (or their rows) as one Arrow table of `schema`."""
     plain = [row.to_row() if hasattr(row, "to_row") else row for row in rows]
     return pa.Table.from_pylist(plain, schema=schema)
+
+
+def version_problem(metadata: Mapping[bytes, bytes] | None, record: str) -> str:
+    """Why a table with this schema metadata cannot be read as one of `record`; "" where it can."""
+    named, version = ((metadata or {}).get(key, b"").decode() for key in (b"record", b"version"))
+    if named != record or not version.isdigit():
+        return f"not a table of {record}; give the file that a stage wrote, or run that stage again"
+    if _SINCE[record] <= int(version) <= SCHEMA_VERSION:
+        return ""
+    mend = "upgrade depo"
+    if int(version) < SCHEMA_VERSION:
+        mend = "delete it and run the stage that wrote it again"
+    wanted = f"{_SINCE[record]} to {SCHEMA_VERSION}" if _SINCE[record] < SCHEMA_VERSION else SCHEMA_VERSION
+    return f"a {record} table of schema version {version}, this depo reads version {wanted}; {mend}"

@@ -7,132 +7,31 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
+from training_help import DEPO, KTO, SFT, gap, make_home, samples_of, score, spec
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import KTOConfig, KTOTrainer
 
 from depo.config.base import ConfigError
 from depo.config.runtime import TrainingRuntime
-from depo.config.schema import LoraConfig as LoraSection
-from depo.config.schema import MethodConfig, TinyConfig
-from depo.objectives.preference import kl_estimate, kto_loss
+from depo.config.schema import MethodConfig
+from depo.objectives.preference import kl_estimate
+from depo.objectives.registry import Scores, objective
 from depo.policies.chat import ChatRenderer
-from depo.records import REFERENCE_SCHEMA, SAMPLE_SCHEMA, ReferenceLogProbs, to_table
 from depo.training.collator import pad
-from depo.training.logprobs import prepare_scoring, sequence_logps
+from depo.training.logprobs import Head, prepare_scoring, sequence_logps
 from depo.training.reference import ReferenceScorer
-from depo.training.run import TrainSpec, train
-from depo.training.tiny import make_tiny
+from depo.training.run import train
 
 pytestmark = pytest.mark.slow
-
-SYSTEM = "Reply with a thought and an action."
-SEEN = ["You see: a red ball 1.", "You see: a grey key 2 to the left of you.", "A wall."]
-REPLIES = [
-    "Thought: The ball is near.\nAction: go to red ball 1",
-    "Thought: A wall, so turn.\nAction: turn left",
-]
-TINY = TinyConfig(hidden_size=32, layers=2, heads=2, intermediate_size=64, vocab_size=400)
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with non-uniform predictions, 24 samples of 1 to 3 turns, and their reference log-probs."""
-    folder = tmp_path_factory.mktemp("training")
-    tokenizer = make_tiny(TINY, [SYSTEM, *SEEN, *REPLIES], 256, 0, folder / "initial")
-    samples = [_sample(ChatRenderer(tokenizer), number) for number in range(24)]
-    pq.write_table(to_table(samples, SAMPLE_SCHEMA), folder / "samples.parquet")
-    train(spec(folder, "start", objective="sft", max_steps=12, learning_rate=3e-3, full_parameters=True))
-    scored = ReferenceScorer(str(folder / "start/model"), "float32")(_batch(samples))
-    rows = [ReferenceLogProbs(*map(_plain, row)) for row in zip(*scored.values(), strict=True)]
-    pq.write_table(to_table(rows, REFERENCE_SCHEMA), folder / "reference.parquet")
-    return folder
-
-
-def _plain(value):
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _sample(renderer: ChatRenderer, number: int) -> dict:
-    ids, mask, turns = [], [], 1 + number % 3
-    for turn in range(turns):
-        seen, reply = SEEN[(number + turn) % 3], renderer.reply(REPLIES[(number + turn) % 2])
-        context = renderer.following(seen) if turn else renderer.first(SYSTEM, seen)
-        ids, mask = [*ids, *context, *reply], [*mask, *[0] * len(context), *[1] * len(reply)]
-    return {
-        "id": f"s{number}", "trajectory_id": f"t{number}", "task_id": "k", "env": "e", "level": "l",
-        "policy": "p", "label": "DU"[number % 2], "view": "raw", "reward": 1.0, "success": True,
-        "num_steps": turns,
-        "num_tokens": sum(mask) - turns, "token_ids": ids, "agent_mask": mask,
-        "prompt_length": len(renderer.first(SYSTEM, SEEN[number % 3])),
-        "kl_partner": f"s{(number * 7 + 3) % 24}",
-    }  # fmt: skip
-
-
-def _batch(samples: list[dict]) -> dict[str, list]:
-    by_id = {s["id"]: s for s in samples}
-    names = ("token_ids", "agent_mask", "prompt_length")
-    own = {name: [s[name] for s in samples] for name in ("id", *names)}
-    return own | {f"partner_{name}": [by_id[s["kl_partner"]][name] for s in samples] for name in names}
-
-
-def spec(folder: Path, out: str, **changes) -> TrainSpec:
-    full = changes.pop("full_parameters", False)
-    runtime = changes.pop("runtime", TrainingRuntime(device_batch_size=4))
-    method = {
-        "objective": "depo",
-        "view": "raw",
-        "batch_size": 8,
-        "lora": LoraSection(r=4, alpha=8),
-    } | changes
-    return TrainSpec(
-        method=MethodConfig(**method),
-        model_dir=str(folder / ("initial" if out == "start" else "start/model")),
-        samples=str(folder / "samples.parquet"),
-        reference=str(folder / "reference.parquet"),
-        out_dir=str(folder / out),
-        dtype="float32",
-        max_length=256,
-        full_parameters=full,
-        observation_weight=0.1 if full else 0.0,
-        runtime=runtime,
-    )
-
-
-DEPO = {
-    "max_steps": 6, "learning_rate": 5e-3, "beta": 0.5, "alpha_tokens": 3.0, "alpha_steps": 2.0,
-    "nll_coefficient": 0.2, "warmup_ratio": 0.0, "scheduler": "constant",
-}  # fmt: skip
-
-
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    return AutoModelForCausalLM.from_pretrained(path).state_dict()
-
-
-def gap(first: Path, second: Path) -> float:
-    other = weights(second)
-    return max((value - other[name]).abs().max().item() for name, value in weights(first).items())
-
-
-def score(model, samples: list[dict]) -> torch.Tensor:
-    vocab_size = prepare_scoring(model)
-    with torch.no_grad():
-        return torch.cat(
-            [
-                sequence_logps(
-                    model, torch.tensor([s["token_ids"]]), torch.tensor([s["agent_mask"]]), vocab_size
-                )
-                for s in samples
-            ]
-        )
-
-
-def samples_of(home: Path) -> list[dict]:
-    return pq.read_table(home / "samples.parquet").to_pylist()
+    return make_home(tmp_path_factory.mktemp("training"))
 
 
 def test_log_probs_are_those_of_the_agents_tokens_whatever_the_batch(home):
@@ -144,27 +43,25 @@ def test_log_probs_are_those_of_the_agents_tokens_whatever_the_batch(home):
             logits = model(input_ids=torch.tensor([s["token_ids"]])).logits[0].double().log_softmax(-1)
         chosen = range(1, len(s["token_ids"]))
         expected.append(sum(logits[i - 1, s["token_ids"][i]].item() for i in chosen if s["agent_mask"][i]))
-    vocab_size = prepare_scoring(model)
+    head = prepare_scoring(model)
     ids = pad([np.array([*s["token_ids"], *[0] * 9]) for s in samples], 7)
-    mask = pad([np.array(s["agent_mask"]) for s in samples], 0)
+    mask = pad([np.minimum(s["agent_mask"], 1) for s in samples], 0)
     mask = torch.nn.functional.pad(mask, (0, ids.shape[1] - mask.shape[1]))
     with torch.no_grad():
-        whole = sequence_logps(model, ids, mask, vocab_size)
-        tiled = sequence_logps(model, ids, mask, 2**40)
+        whole = sequence_logps(model, ids, mask, head)
+        tiled = sequence_logps(model, ids, mask, replace(head, whole=0))
     assert whole.tolist() == pytest.approx(expected, rel=1e-5)
     assert tiled.tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_reference_scores_do_not_depend_on_order_or_company(home):
-    samples = samples_of(home)
-    scorer = ReferenceScorer(str(home / "start/model"), "float32")
-    stored = {row["sample_id"]: row for row in pq.read_table(home / "reference.parquet").to_pylist()}
-    for part in (samples[::-1], samples[5:6]):
-        partners = [s for s in samples if s not in part]
-        scored = scorer({k: v[: len(part)] for k, v in _batch([*part, *partners]).items()})
-        for name in ("ref_logp", "ref_kl_logp"):
-            expected = [stored[s][name] for s in scored["sample_id"]]
-            assert scored[name].tolist() == pytest.approx(expected, rel=1e-5)
+    conversations = [(np.array(s["token_ids"]), np.array(s["agent_mask"])) for s in samples_of(home)]
+    scorer = ReferenceScorer(str(home / "start/model"))
+    together = scorer.score(conversations)
+    for some in (range(24)[::-1], [5]):
+        for number, scored in zip(some, scorer.score([conversations[i] for i in some]), strict=True):
+            assert len(scored) == (conversations[number][1] > 0).sum()
+            assert scored.tolist() == pytest.approx(together[number].tolist(), rel=1e-5)
 
 
 def test_pretraining_learns_and_logs(home):
@@ -175,7 +72,7 @@ def test_pretraining_learns_and_logs(home):
 
 
 def test_bc_writes_an_adapter_and_the_same_policy_merged(home):
-    summary = train(spec(home, "bc", objective="sft", max_steps=3, learning_rate=5e-3))
+    summary = train(spec(home, "bc", **SFT | {"max_steps": 3}))
     assert summary["samples"] == summary["desirable"] == 12 and summary["nll"] > 0
     samples = samples_of(home)[:4]
     base = AutoModelForCausalLM.from_pretrained(home / "start/model")
@@ -201,34 +98,15 @@ def test_depo_starts_at_the_reference_and_parts_the_labels(home):
 
 
 def test_without_alphas_depo_is_kto(home):
-    plain = DEPO | {"alpha_tokens": 0.0, "alpha_steps": 0.0}
-    train(spec(home, "kto", **plain | {"objective": "kto"}))
-    train(spec(home, "depo0", **plain))
+    train(spec(home, "kto", **KTO))
+    train(spec(home, "depo0", **KTO | {"objective": "depo"}))
     train(spec(home, "depo3", **DEPO))
     assert gap(home / "kto/model", home / "depo0/model") == 0
     assert gap(home / "kto/model", home / "depo3/model") > 1e-4
 
 
-@pytest.mark.parametrize("objective", ["sft", "depo"])
-def test_one_batch_of_eight_is_eight_batches_of_one(home, objective):
-    method = DEPO if objective == "depo" else {"max_steps": 6, "learning_rate": 5e-3}
-    for size in (1, 8):
-        runtime = TrainingRuntime(device_batch_size=size)
-        train(spec(home, f"{objective}-of-{size}", **method | {"objective": objective, "runtime": runtime}))
-    assert gap(home / f"{objective}-of-1/model", home / f"{objective}-of-8/model") < 2e-5
-    assert gap(home / f"{objective}-of-1/model", home / "start/model") > 1e-2
-
-
-def test_foreign_reference_log_probs_are_refused(home):
-    foreign = replace(spec(home, "foreign", **DEPO), model_dir=str(home / "initial"))
-    with pytest.raises(ConfigError, match="not those of the policy that is trained"):
-        train(foreign)
-    assert not (home / "foreign/model").exists()
-
-
 def test_bfloat16_trains_and_saves_bfloat16(home):
-    low = replace(spec(home, "low", **DEPO | {"max_steps": 2}), dtype="bfloat16")
-    assert np.isfinite(train(low)["loss"])
+    assert np.isfinite(train(spec(home, "low", **DEPO | {"max_steps": 2}, dtype="bfloat16"))["loss"])
     assert AutoModelForCausalLM.from_pretrained(home / "low/model").dtype == torch.bfloat16
 
 
@@ -244,10 +122,11 @@ def test_kto_loss_is_trls_on_the_same_inputs(home, tmp_path):
     trl = KTOTrainer(model, args=config, train_dataset=text, processing_class=tokenizer, peft_config=lora)
     samples = samples_of(home)[:4]
     whole = {"": _padded(samples, 0), "KL_": _padded(samples, 1)}
+    head = Head(model.get_output_embeddings(), model.config.vocab_size)
     # Move the policy off the reference, towards the KL pairs, so that z0 is above 0.
     optimizer = torch.optim.Adam(trl.model.parameters(), lr=1e-2)
     for _ in range(3):
-        (-sequence_logps(trl.model, *whole["KL_"], model.config.vocab_size)).mean().backward()
+        (-sequence_logps(trl.model, *whole["KL_"], head)).mean().backward()
         optimizer.step()
         optimizer.zero_grad()
     batch = {"label": torch.tensor([True, False, True, False])}
@@ -262,12 +141,14 @@ def test_kto_loss_is_trls_on_the_same_inputs(home, tmp_path):
     slopes = {n: p.grad.clone() for n, p in trl.model.named_parameters() if p.grad is not None}
     trl.model.zero_grad()
 
-    vocab_size = model.config.vocab_size
-    policy = [sequence_logps(trl.model, *whole[p], vocab_size) for p in ("", "KL_")]
+    policy = [sequence_logps(trl.model, *whole[p], head) for p in ("", "KL_")]
     with torch.no_grad(), trl.model.disable_adapter():
-        reference = [sequence_logps(trl.model, *whole[p], vocab_size) for p in ("", "KL_")]
+        reference = [sequence_logps(trl.model, *whole[p], head) for p in ("", "KL_")]
     kl = kl_estimate((policy[1] - reference[1]).sum(), torch.tensor(4.0))
-    losses, _ = kto_loss(policy[0], reference[0], batch["label"], kl, 0.3, 1.2, 0.7)
+    unread = torch.zeros(4)
+    scores = Scores(policy[0], reference[0], batch["label"], unread, unread, unread, unread, unread)
+    method = MethodConfig(objective="kto", beta=0.3, lambda_desirable=1.2, lambda_undesirable=0.7)
+    losses = objective("kto").loss(scores, kl, method).loss
     losses.mean().backward()
     assert kl > 0
     assert losses.mean().item() == pytest.approx(expected.item(), rel=1e-5)
@@ -279,7 +160,7 @@ def test_kto_loss_is_trls_on_the_same_inputs(home, tmp_path):
 def _padded(samples: list[dict], shift: int) -> tuple[torch.Tensor, torch.Tensor]:
     moved = samples[shift:] + samples[:shift]
     ids = pad([np.array(s["token_ids"]) for s in moved], 0)
-    return ids, pad([np.array(s["agent_mask"]) for s in moved], 0)
+    return ids, pad([np.minimum(s["agent_mask"], 1) for s in moved], 0)
 
 
 def test_two_ranks_survive_a_kill_and_agree_with_one_process(home):

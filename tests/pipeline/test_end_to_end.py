@@ -11,10 +11,12 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from depo.cli import main
 from depo.config.load import load_config
+from depo.data.reference_cache import CACHE
 from depo.data.store import read_table, read_trajectories
 from depo.records import Episode, ReferenceLogProbs, Sample
 from depo.stages.base import read_manifest
@@ -43,6 +45,7 @@ SMALL = {
     "annotation.student.kappa1": 0.5,
     "annotation.student.kappa2": 0.3,
     **{f"methods.{name}.max_steps": 6 for name in METHODS},
+    **{f"methods.{name}.batch_size": 8 for name in METHODS},
     "evaluation.tasks": 16,
     "evaluation.bootstrap": 200,
     "sweep.grid": {"alpha_steps": [0.0, 3.0]},
@@ -148,12 +151,21 @@ def test_the_students_own_ids_are_what_it_is_trained_on(run_dir):
 
 def test_reference_log_probs_cover_the_samples_and_training_started_from_them(run_dir):
     samples = read_table(run_dir / "samples" / "student" / "samples.parquet", Sample)
+    fitting = {s.id for s in samples if s.view == "rephrased" and len(s.token_ids) <= 1024}
     scored = read_table(
         run_dir / "reference" / "bc-student-rephrased" / "reference.parquet", ReferenceLogProbs
     )
-    assert {s.id for s in samples if s.view == "rephrased"} == {row.sample_id for row in scored}
+    assert fitting == {row.sample_id for row in scored}
     first = json.loads((run_dir / "depo" / "metrics.jsonl").read_text().splitlines()[0])
     assert abs(first["logratio_desirable"]) < 1e-3
+
+
+def test_reference_log_probs_are_cached_beside_the_runs_and_scored_once(runs, run_dir):
+    metrics = read_manifest(run_dir / "reference" / "bc-student-rephrased").metrics
+    assert metrics["scored"] > 0 and metrics["cached"] == 0
+    (cache,) = (runs / CACHE).iterdir()
+    keys = [key for shard in cache.glob("*.parquet") for key in pq.read_table(shard)["key"].to_pylist()]
+    assert len(keys) == len(set(keys)) == metrics["scored"]
 
 
 def test_the_report_is_one_file_with_the_table(run_dir):
@@ -201,7 +213,11 @@ def test_viewers_and_export_read_the_run(runs, capsys, tmp_path):
     assert main(["view", str(DEMO), "depo", "-n", "1", *set_options(runs)]) == 0
     assert "Your goal" in capsys.readouterr().out
     assert main(["data", "show", str(DEMO), "student", *set_options(runs)]) == 0
-    assert "\x1b[32m" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "⟨Thought: " in shown and "⟪Action: " in shown and "\x1b" not in shown
+    sample = shown.split()[1]
+    assert main(["data", "show", str(runs / "babyai-tiny"), sample]) == 0
+    assert capsys.readouterr().out == shown
     out = tmp_path / "samples.jsonl"
     assert (
         main(["export", str(DEMO), "teacher", "--format", "trl-kto", "--out", str(out), *set_options(runs)])

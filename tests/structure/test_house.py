@@ -52,6 +52,7 @@ HEAVY = {
     "minigrid": {"envs", "policies"},
 }
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
+PUBLIC_FACES = {"training"}
 
 
 def room_of(path: Path) -> str:
@@ -103,7 +104,10 @@ def test_files_and_functions_stay_small(path):
 def test_a_package_file_holds_a_docstring_and_no_imports(path):
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree)
-    assert imports_of(path) == set()
+    # A public face may import on demand.
+    assert not [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    if path.parent.name not in PUBLIC_FACES:
+        assert imports_of(path) == set()
 
 
 def test_the_source_root_never_becomes_a_package():

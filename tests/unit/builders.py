@@ -56,14 +56,15 @@ def said(thought, action="go to red ball 1", **changes) -> Step:
 
 
 @cache
-def renderer() -> ChatRenderer:
-    """A renderer over a byte-level tokenizer without merges: one id a byte."""
+def renderer(merges: tuple[tuple[str, str], ...] = ()) -> ChatRenderer:
+    """A renderer over a byte-level tokenizer: one id a byte, but for pairs that are merged."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={char: i for i, char in enumerate(alphabet)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    vocab = {text: i for i, text in enumerate([*alphabet, *("".join(pair) for pair in merges)])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=list(merges)))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=not merges)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"])
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>")

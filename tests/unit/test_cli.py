@@ -66,7 +66,9 @@ def test_an_unknown_stage_names_the_known_ones(command, tmp_path, capsys):
 def test_an_unknown_round_names_the_known_ones(command, capsys):
     more = ["--out", "x.jsonl"] if command == ["export"] else []
     assert main([*command, str(DEMO), "nonsense", *more]) == 1
-    assert capsys.readouterr().err == "depo: no round 'nonsense'; known: teacher, student\n"
+    error = capsys.readouterr().err
+    assert error.startswith("depo: no round ") and "'nonsense'; known" in error
+    assert error.endswith(": teacher, student\n") and error.count("\n") == 1
 
 
 def test_the_plan_lists_every_stage_and_writes_nothing(tmp_path, capsys):

@@ -35,7 +35,7 @@ def test_there_are_shipped_configurations():
         ("methods.bc.beta=-1", "methods.bc.beta: input should be greater than 0, not -1"),
         ("methods.bc.init=bcc", "methods.bc.init: 'bcc' is not defined; known: student"),
         ("methods.bc.samples=web", "methods.bc.samples: 'web' is not defined; known: teacher"),
-        ("methods.bc.alpha_steps=1", "methods.bc: alpha_tokens and alpha_steps belong to objective 'depo'"),
+        ("methods.bc.alpha_steps=1", "methods.bc: alpha_steps is not read by objective 'sft'; it belongs to"),
         ("annotation.teacher.kappa2=0.95", "annotation.teacher: needs kappa2 <= kappa1 <= kappa0; reorder"),
         ("annotation.other={}", "annotation.other: 'other' is not defined; known: teacher"),
         ("name=../x", "name: string should match pattern"),

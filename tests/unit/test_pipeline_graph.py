@@ -85,3 +85,16 @@ def test_a_sweep_without_a_section_says_so():
     config = load_config(DEMO, ["sweep=null"])
     with pytest.raises(ConfigError, match="has no `sweep` section"):
         run_sweep(config)
+
+
+def test_a_policy_with_a_budget_in_its_prompt_is_a_row_of_its_own():
+    prompted = 'evaluation.prompted={"bc_brief": {"method": "bc", "tokens": 20}}'
+    experiment = graph(prompted)
+    assert experiment.nodes["evaluate bc_brief"].needs == ("train bc",)
+    assert changed_by(prompted) == {"report"}
+    other = fingerprints(prompted.replace("20", "30"))["evaluate bc_brief"]
+    assert other != experiment.nodes["evaluate bc_brief"].spec.fingerprint
+    with pytest.raises(ConfigError, match=r"evaluation\.prompted\.bc: the name is taken"):
+        graph(prompted.replace("bc_brief", "bc"))
+    with pytest.raises(ConfigError, match=r"evaluation\.prompted\.bc_brief\.method: 'nobody' is not defined"):
+        graph(prompted.replace('"bc"', '"nobody"'))

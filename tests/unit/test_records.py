@@ -6,6 +6,7 @@ from itertools import chain
 import pytest
 from builders import said, trajectory
 
+from depo.config.base import ConfigError
 from depo.data.store import finished_ids, read_table, read_trajectories, write_atomic, write_table
 from depo.records import Episode, ReferenceLogProbs, Sample, Trajectory
 
@@ -18,9 +19,9 @@ EXAMPLES = {
         index=2,
     ),
     Sample: Sample(
-        "s", "t", "k", "babyai", "L", "p", "D", "raw", 0.9, True, 1, 2, (5, 6, 7), (0, 1, 1), 1, "s"
+        "s", "t", "k", "babyai", "L", "p", "D", "raw", 0.9, True, 1, 2, (5, 6, 7), (0, 1, 2), 1, "s"
     ),
-    ReferenceLogProbs: ReferenceLogProbs("s", -3.25, -9.0),
+    ReferenceLogProbs: ReferenceLogProbs("s", (-3.25, -0.5), (-9.0,)),
     Episode: Episode("bc", "greedy", "k", "L", False, 0.0, 7, 2, 90, "max_steps", "t"),
 }  # fmt: skip
 
@@ -82,6 +83,24 @@ def test_a_missing_or_foreign_table_is_named(tmp_path):
         read_table(tmp_path, Episode)
     (tmp_path / "a.parquet").write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"a\.parquet"):
+        read_table(tmp_path, Episode)
+
+
+@pytest.mark.parametrize(
+    ("version", "problem"),
+    [("1", "schema version 1, this depo reads version 2; delete it"), ("3", "upgrade depo")],
+)
+def test_a_table_of_another_schema_version_is_one_clear_line(version, problem, tmp_path):
+    write_table(tmp_path / "a.parquet", [EXAMPLES[Sample]], Sample, {b"version": version.encode()})
+    with pytest.raises(ConfigError, match=rf"a\.parquet: a Sample table of .*{problem}") as error:
+        read_table(tmp_path, Sample)
+    assert "\n" not in str(error.value)
+
+
+def test_records_that_did_not_change_are_read_from_older_files(tmp_path):
+    write_table(tmp_path / "a.parquet", [EXAMPLES[Trajectory]], Trajectory, {b"version": b"1"})
+    assert read_table(tmp_path, Trajectory) == [EXAMPLES[Trajectory]]
+    with pytest.raises(ConfigError, match="not a table of Episode"):
         read_table(tmp_path, Episode)
 
 

@@ -295,3 +295,14 @@ def test_curves_without_anything_to_show_make_no_plot():
     assert training_curves({}, {}, ink) == ""
     assert training_curves({"bc": [{"step": 1, "seconds": 3.0}]}, {"bc": "sft"}, ink) == ""
     assert "bonus" in training_curves({"depo": [{"step": 1, "bonus": 0.9}]}, {"depo": "depo"}, ink)
+
+
+def test_curves_of_every_objective_are_drawn_by_their_kind():
+    ink = colours(["weighted_bc", "simpo", "own"])
+    row = {"step": 1, "loss": 0.5, "gradient_corr_tokens": -0.2, "saturated_share": 0.1}
+    curves = {"weighted_bc": [{"step": 1, "loss": 2.0}], "simpo": [row], "own": [row]}
+    objectives = {"weighted_bc": "weighted_bc", "simpo": "simpo", "own": "mine:LOSS"}
+    drawn = training_curves(curves, objectives, ink)
+    for title in ("loss, SFT", "loss, preference stage", "gradient weight against tokens", "saturated"):
+        assert title in drawn
+    assert "pre-training" not in drawn

@@ -2,13 +2,17 @@
 
 import random
 
+import pytest
 from builders import renderer, said, step, trajectory
+from hypothesis import given
+from hypothesis import strategies as st
 
-from depo.data.samples import make_sample, make_samples, name_kl_partners, tokens_of
+from depo.data.samples import make_sample, make_samples, name_kl_partners, reply_mask, tokens_of
+from depo.policies.base import action_start, parse_reply
 
 
-def own_text(sample) -> str:
-    ids = [t for t, own in zip(sample.token_ids, sample.agent_mask, strict=True) if own]
+def own_text(sample, marks=(1, 2)) -> str:
+    ids = [t for t, mark in zip(sample.token_ids, sample.agent_mask, strict=True) if mark in marks]
     return renderer().tokenizer.decode(ids)
 
 
@@ -24,7 +28,42 @@ def test_the_mask_covers_replies_and_their_ends_only():
     )
     assert sum(sample.agent_mask[: sample.prompt_length]) == 0
     assert sample.agent_mask[sample.prompt_length] == 1
-    assert sample.num_tokens == sum(sample.agent_mask) - 2
+    assert sample.num_tokens == sum(mark != 0 for mark in sample.agent_mask) - 2
+
+
+def test_the_mask_tells_thoughts_from_actions():
+    turns = [said("É is 1.", "turn left"), said("Two. Action words aside.", "drop")]
+    sample = make_sample(trajectory(turns), "D", "raw", renderer())
+    assert own_text(sample, (1,)) == "Thought: É is 1.\nThought: Two. Action words aside.\n"
+    assert own_text(sample, (2,)) == "Action: turn left<|end|>Action: drop<|end|>"
+
+
+def test_a_token_across_the_border_is_the_actions():
+    merged = renderer(merges=(("Ċ", "A"),))
+    ids = merged.reply("Thought: x\nAction: y")
+    thought = [i for i, mark in zip(ids, reply_mask(ids, merged), strict=True) if mark == 1]
+    assert merged.text(tuple(thought)) == "Thought: x"
+
+
+@given(st.lists(st.sampled_from(["Thought: ", "Action:", "\n", " ", "go", "é😀", "action : x"]), max_size=8))
+def test_the_actions_tokens_spell_what_follows_its_word(parts):
+    text = "".join(parts)
+    ids = renderer().reply(text)
+    mask = reply_mask(ids, renderer())
+    assert list(mask) == sorted(mask) and len(mask) == len(ids)
+    acted = renderer().text(tuple(i for i, mark in zip(ids, mask, strict=True) if mark == 2))
+    start = action_start(text)
+    assert acted == ("" if start is None else text[start:])
+    assert (start is None) == parse_reply(text)[2]
+    assert start is None or acted[:6].lower() == "action"
+
+
+@pytest.mark.parametrize("text", ["I give up", "Action: a\nAction: b", "Thought: x\nAction:"])
+def test_a_malformed_reply_is_all_thought_but_for_its_end(text):
+    ids = renderer().reply(text)
+    assert reply_mask(ids, renderer()) == (1,) * (len(ids) - 1) + (2,)
+    assert reply_mask(ids[:-1], renderer()) == (1,) * (len(ids) - 1)
+    assert reply_mask((), renderer()) == ()
 
 
 def test_generated_ids_are_kept_as_they_were():
@@ -52,7 +91,8 @@ def test_a_turn_without_room_for_a_reply_trains_nothing():
     )
     tokens, mask, _, count = tokens_of(episode, renderer())
     assert (tokens[-1], mask[-1]) == (renderer().end_of_turn, 0)
-    assert sum(mask) == count + 1 == len(renderer().reply("x"))
+    own = sum(mark != 0 for mark in mask)
+    assert own == count + 1 == len(renderer().reply("x"))
 
 
 def test_kl_partners_do_not_depend_on_order_and_are_of_another_task():

@@ -289,3 +289,14 @@ def test_no_two_replies_of_a_search_share_a_seed() -> None:
     assert len(seeds) > 40
     assert len(set(seeds)) == len(seeds)
     assert max(seeds) < 2**31 + 4
+
+
+def test_a_note_stands_at_the_end_of_the_system_prompt_and_in_the_record():
+    playing = episode(toy_task(), Corridor(), Sampling(), 3, 0, "p", "tok", note="Be brief.")
+    (asked,) = next(playing)
+    assert asked.system == "walk\n\nBe brief."
+    with pytest.raises(StopIteration) as over:
+        while True:
+            (asked,) = playing.send((asked.id, [reply("on", "right")]))
+    (played,) = over.value.value
+    assert (played.system, played.success) == (asked.system, True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from depo.config.base import Count, Fraction, NonNegative, Positive, Strict
 
@@ -61,14 +61,30 @@ class TrainingRuntime(Strict):
     use_gpu: bool = False
     cpus_per_worker: NonNegative = 1
     device_batch_size: Count = 4
-    """Samples a worker holds at once; the rest of `batch_size` is accumulated."""
+    """Samples a worker holds at once; the rest of `batch_size` is accumulated. A step's samples are shared
+    out by length: more at a time of short ones, fewer of long ones, never more tokens."""
     deepspeed_stage: Literal[0, 1, 2, 3] = 1
-    """ZeRO stage; 0 trains without DeepSpeed."""
+    """ZeRO stage: 1 shares the optimizer's states out over the workers, 2 the gradients too, 3 the
+    weights too; each saves memory and costs traffic. 0 trains without DeepSpeed, every worker holding all."""
+    offload: Literal["none", "optimizer", "parameters"] = "none"
+    """What rests in the host's memory instead of the GPU's: the optimizer's states (ZeRO 1 to 3), or
+    these and the weights (ZeRO 3). Saves GPU memory and costs time."""
     gradient_checkpointing: bool = False
+    """Compute activations anew in the backward pass: a third more time, a fraction of the memory."""
     save_steps: Count = 50
     """Optimizer steps between checkpoints."""
     max_failures: Annotated[int, Field(ge=0)] = 2
     """Restarts from the last checkpoint after a lost worker."""
+
+    @model_validator(mode="after")
+    def _offload_fits_the_stage(self) -> TrainingRuntime:
+        needed = {"none": 0, "optimizer": 1, "parameters": 3}[self.offload]
+        if self.deepspeed_stage < needed:
+            raise ValueError(
+                f"offload: {self.offload!r} needs deepspeed_stage {needed} or above, it is "
+                f"{self.deepspeed_stage}; raise the stage or leave offload at 'none'"
+            )
+        return self
 
 
 class SweepRuntime(Strict):

@@ -12,6 +12,8 @@ from pydantic import Field, model_validator
 
 from depo.config.base import Count, Fraction, NonNegative, Positive, Strict
 from depo.config.endpoint import OpenAIConfig
+from depo.config.method import LoraConfig as LoraConfig
+from depo.config.method import MethodConfig as MethodConfig
 from depo.config.runtime import RuntimeConfig
 
 MethodName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -75,18 +77,11 @@ class StudentConfig(Strict):
     """"tiny", or a Hugging Face model id or path."""
     tiny: TinyConfig = TinyConfig()
     max_length: Count = 2048
-    """Longest trajectory in tokens; longer ones are left out of training and counted."""
+    """Longest trajectory in tokens."""
+    too_long: Literal["drop", "cut"] = "drop"
+    """What becomes of a longer one: left out of training, or cut after the last turn that fits; both
+    are counted."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-
-
-class LoraConfig(Strict):
-    """Low-rank adapters; every method trains new ones on top of the policy it starts from."""
-
-    r: Count = 16
-    """Rank; more fits more and costs more."""
-    alpha: Positive = 32
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    target_modules: list[str] | Literal["all-linear"] = "all-linear"
 
 
 class EngineConfig(Strict):
@@ -109,6 +104,19 @@ class CustomConfig(Strict):
 
 PolicyConfig = Annotated[
     TeacherConfig | EngineConfig | OpenAIConfig | CustomConfig, Field(discriminator="kind")
+]
+
+
+class ImportedConfig(Strict):
+    """Nobody acts: the round's trajectories were made elsewhere, and `depo import` read them."""
+
+    kind: Literal["imported"] = "imported"
+    path: str
+    """The folder that `depo import --out` wrote; the round's `tasks`, `skip` and `search` say nothing."""
+
+
+RoundPolicy = Annotated[
+    TeacherConfig | EngineConfig | OpenAIConfig | CustomConfig | ImportedConfig, Field(discriminator="kind")
 ]
 
 
@@ -160,7 +168,7 @@ class RoundConfig(Strict):
     """One round of generation: who acts, on how many training tasks, searched how."""
 
     name: MethodName
-    policy: PolicyConfig
+    policy: RoundPolicy
     tasks: Count = 300
     """Training tasks of this round."""
     skip: Annotated[int, Field(ge=0)] = 0
@@ -209,53 +217,22 @@ class AnnotationConfig(Strict):
         return self
 
 
-class MethodConfig(Strict):
-    """One training: its objective, what it starts from, and the data it reads."""
+class PromptedConfig(Strict):
+    """A policy that is asked to be brief: the baseline that takes no training."""
 
-    objective: Literal["sft", "kto", "depo"]
-    init: str = "bc"
-    """"student", or the method whose policy this one starts from (and is compared with)."""
-    samples: str = "teacher"
-    """Name of the round whose samples are read."""
-    view: Literal["raw", "rephrased"] = "rephrased"
-    """Thoughts of desirable samples: as generated, or shortened."""
-    learning_rate: Positive = 1e-4
-    epochs: Positive = 3.0
-    max_steps: Count | None = None
-    """Optimizer steps, instead of `epochs`."""
-    batch_size: Count = 16
-    """Samples a step, over all workers."""
-    warmup_ratio: Fraction = 0.05
-    scheduler: Literal["linear", "cosine", "constant"] = "linear"
-    weight_decay: NonNegative = 0.0
-    max_grad_norm: Positive = 1.0
-    balance: bool = False
-    """Draw as many undesirable as desirable samples, by leaving out of the larger class."""
-    beta: Positive = 0.2
-    """Strength of the pull towards the reference; more stays closer."""
-    lambda_desirable: NonNegative = 1.0
-    lambda_undesirable: NonNegative = 1.0
-    alpha_tokens: NonNegative = 0.0
-    """alpha1: weight of 1 / (mean tokens per step) in the bonus."""
-    alpha_steps: NonNegative = 0.0
-    """alpha2: weight of 1 / (number of steps) in the bonus."""
-    nll_coefficient: NonNegative = 0.0
-    """Weight of the mean NLL per agent token of desirable samples, added to the loss."""
-    lora: LoraConfig = LoraConfig()
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _bonus_belongs_to_depo(self) -> MethodConfig:
-        if self.objective != "depo" and (self.alpha_tokens or self.alpha_steps):
-            raise ValueError("alpha_tokens and alpha_steps belong to objective 'depo'; set them to 0")
-        return self
+    method: str
+    """Whose policy acts."""
+    tokens: Count
+    """Tokens it is asked to stay within in each reply; only `max_tokens` holds it to any."""
 
 
 class EvaluationConfig(Strict):
     """Which policies are tried, on how many held-out tasks, and how they decode."""
 
     methods: list[str] = []
-    """Methods in the table; empty means all."""
+    """Methods in the table; empty means all, those of `prompted` included."""
+    prompted: dict[MethodName, PromptedConfig] = {}
+    """Further rows of the table: policies that are told a token budget in their prompt."""
     split: Literal["validation", "test"] = "test"
     tasks: Count = 90
     """Held-out tasks; every method is tried on the same ones."""
@@ -335,6 +312,11 @@ class ExperimentConfig(Strict):
         for name, method in self.methods.items():
             _require(method.init, [p for p in policies if p != name], f"methods.{name}.init")
             _require(method.samples, rounds, f"methods.{name}.samples")
+        for name, prompted in self.evaluation.prompted.items():
+            if name in policies or name in RESERVED:
+                raise ValueError(f"evaluation.prompted.{name}: the name is taken; rename it")
+            _require(prompted.method, policies, f"evaluation.prompted.{name}.method")
+        policies += self.evaluation.prompted
         for name in self.evaluation.methods:
             _require(name, policies, "evaluation.methods")
         for pair in self.evaluation.compare:
@@ -348,6 +330,11 @@ class ExperimentConfig(Strict):
             for key in self.sweep.grid:
                 _require(key, list(MethodConfig.model_fields), "sweep.grid")
         return self
+
+    @property
+    def evaluated(self) -> list[str]:
+        """Names of the policies that are evaluated, in the table's order."""
+        return self.evaluation.methods or [*self.methods, *self.evaluation.prompted]
 
     def _refuse_circles(self) -> None:
         """A method's policy must not need itself, through what it starts from or the data it reads."""

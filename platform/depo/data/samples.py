@@ -1,16 +1,20 @@
 """Labelled trajectories as token ids with a mask over the agent's own tokens.
 
 The mask is right by construction: ids are laid down turn by turn, and each turn is known to be
-the agent's or not when it is laid down.
+the agent's or not when it is laid down. Inside a reply the action begins with the token that holds
+the first letter of `Action:`; a token that also holds the line break before it is the action's.
 """
 
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
+from depo.policies.base import action_start
 from depo.policies.chat import ChatRenderer
 from depo.records import Label, Sample, Trajectory, content_hash
 
@@ -36,9 +40,24 @@ def tokens_of(trajectory: Trajectory, renderer: ChatRenderer) -> tuple[list[int]
         reply = step.token_ids if as_generated else renderer.reply(step.text)
         closed = renderer.closed(reply)
         ids += closed
-        mask += [1] * len(reply) + [0] * (len(closed) - len(reply))
+        mask += [*reply_mask(tuple(reply), renderer), *[0] * (len(closed) - len(reply))]
         count += len(reply) - (reply[-1:] == (renderer.end_of_turn,))
     return ids, mask, len(first), count
+
+
+@lru_cache(maxsize=65536)
+def reply_mask(reply: tuple[int, ...], renderer: ChatRenderer) -> tuple[int, ...]:
+    """1 on a reply's thought, 2 on its action and its end-of-turn, as `Sample.agent_mask` has it."""
+    ended = int(reply[-1:] == (renderer.end_of_turn,))
+    length = len(reply) - ended
+    start = action_start(renderer.text(reply))
+    thought = length if start is None else _tokens_before(reply, start, renderer)
+    return (1,) * thought + (2,) * (length - thought + ended)
+
+
+def _tokens_before(reply: tuple[int, ...], place: int, renderer: ChatRenderer) -> int:
+    """How many of the reply's tokens end at or before character `place` of its text."""
+    return bisect_right(range(1, len(reply) + 1), place, key=lambda n: len(renderer.text(reply[:n])))
 
 
 def make_sample(

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset
 import pyarrow.parquet as pq
 
+from depo.config.base import ConfigError
 from depo.records import (
     EPISODE_SCHEMA,
     REFERENCE_SCHEMA,
@@ -23,7 +24,11 @@ from depo.records import (
     Sample,
     Trajectory,
     to_table,
+    version_problem,
 )
+
+TOKENIZER_KEY = b"tokenizer"
+"""Schema metadata of samples: fingerprint of the tokenizer and chat template that they were made with."""
 
 SCHEMAS: dict[type, pa.Schema] = {
     Trajectory: TRAJECTORY_SCHEMA,
@@ -57,7 +62,8 @@ def write_table(
 def read_table(path: Path, kind: type[Record]) -> list[Record]:
     """All records of one kind below `path`, a Parquet file or a folder of them.
 
-    Raises `FileNotFoundError` naming the path; `ValueError` naming a file that is no such table.
+    Raises `FileNotFoundError` naming the path; `ConfigError` naming a file that is no such table, or one of
+    another schema version.
     """
     files = [path] if path.is_file() else sorted(path.glob("[!.]*.parquet"))
     if not files:
@@ -65,9 +71,13 @@ def read_table(path: Path, kind: type[Record]) -> list[Record]:
     records: list[Record] = []
     for file in files:
         try:
+            problem = version_problem(pq.read_schema(file).metadata, kind.__name__)
+            if problem:
+                raise ConfigError(f"{file}: {problem}")
             table = pq.read_table(file, schema=SCHEMAS[kind])
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise ValueError(f"{file}: not a table of {kind.__name__} ({error}); delete it") from None
+            first = str(error).splitlines()[0]
+            raise ConfigError(f"{file}: not a table of {kind.__name__} ({first}); delete it") from None
         records += [kind.from_row(row) for row in table.to_pylist()]
     return records
 

@@ -84,7 +84,7 @@ def _describe(metric: Metric) -> dict[str, Any]:
 
 def _method_order(groups: Groups, config: ExperimentConfig) -> list[str]:
     """Methods with episodes: as the evaluation lists them, else as they are defined."""
-    wanted = config.evaluation.methods or list(config.methods)
+    wanted = config.evaluated
     found = {method for method, _ in groups}
     return [*(name for name in wanted if name in found), *sorted(found - set(wanted))]
 

@@ -193,6 +193,15 @@ def parse_reply(text: str) -> tuple[str, str, bool]:
     return thought, found[0].group(1).strip(), False
 
 
+def action_start(text: str) -> int | None:
+    """Where the word `Action:` of a well-formed reply begins (index in `text`); None for a malformed one."""
+    if parse_reply(text)[2]:
+        return None
+    found = next(_ACTION.finditer(text))
+    line = found.group(0)
+    return found.start() + len(line) - len(line.lstrip())
+
+
 def format_reply(thought: str, action: str) -> str:
     """The ReAct text of a thought and an action, as `parse_reply` reads it."""
     return f"Thought: {thought}\nAction: {action}"

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from depo.config.method import OBJECTIVE_FACTS
 from depo.report.tables import decodings_of, of_decoding
 
 COLOURS = ("#8b93a1", "#3b82f6", "#d98a1f", "#a566e8", "#12a27a", "#e2557a", "#0ea5b7", "#94a32b")
@@ -51,6 +52,9 @@ _UNDESIRABLE = re.compile(r"log_?ratio.*(\bU|_U|undesirable)$")
 _LOSS = re.compile(r"(^|[/_.])loss$")
 _Z0 = re.compile(r"(^|[/_.])(z0|kl)$")
 _BONUS = re.compile(r"(^|[/_.])bonus(_mean)?$")
+_TOKENS = re.compile(r"gradient_corr_tokens$")
+_STEPS = re.compile(r"gradient_corr_steps$")
+_SATURATED = re.compile(r"saturated_share$")
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
@@ -128,14 +132,15 @@ def forest(results: Mapping[str, Any], ink: Mapping[str, str]) -> str:
 def training_curves(
     curves: Mapping[str, Sequence[Mapping[str, Any]]], objectives: Mapping[str, str], ink: Mapping[str, str]
 ) -> str:
-    """Loss by kind of training; then log-ratios of D and U, z0 and bonus of the preference stage.
+    """Loss by kind of training; then log-ratios of D and U, z0, bonus and the audit of the gradients.
 
     `objectives` is method to objective; a curve without one is the student's pre-training. Panels
     without data are left out; empty where none has any.
     """
-    preference = [name for name in curves if objectives.get(name) in ("kto", "depo")]
-    sft = [name for name in curves if objectives.get(name) == "sft"]
+    supervised = {name for name, facts in OBJECTIVE_FACTS.items() if facts.kind == "supervised"}
+    sft = [name for name in curves if objectives.get(name) in supervised]
     other = [name for name in curves if name not in objectives]
+    preference = [name for name in curves if name not in {*sft, *other}]
     panels: list[tuple[str, list[str], dict[str, re.Pattern[str]]]] = [
         ("loss, pre-training", other, {"-": _LOSS}),
         ("loss, SFT", sft, {"-": _LOSS}),
@@ -143,6 +148,8 @@ def training_curves(
         ("log-ratio: D solid, U dashed", preference, {"-": _DESIRABLE, "--": _UNDESIRABLE}),
         ("z0 (KL estimate)", preference, {"-": _Z0}),
         ("bonus b of desirable samples", preference, {"-": _BONUS}),
+        ("gradient weight against tokens (solid), steps (dashed)", preference, {"-": _TOKENS, "--": _STEPS}),
+        ("share of saturated samples", preference, {"-": _SATURATED}),
     ]
     drawn = []
     for title, names, styles in panels:

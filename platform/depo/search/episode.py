@@ -52,10 +52,17 @@ class Setting:
     seed: int
     policy: str
     tokenizer: str
+    note: str = ""
+    """What the agent is told beside the environment's system prompt."""
     shared: bool = False
     """Several simulations take turns in the one environment, so each brings it back to its own state."""
     ids: Iterator[int] = field(default_factory=itertools.count)
     """Of the requests."""
+
+    @property
+    def system(self) -> str:
+        """The system prompt."""
+        return "\n\n".join(part for part in (self.seat.env.system, self.note) if part)
 
 
 def act(setting: Setting, turns: list[Turn], reply: Reply, state: Any = None) -> Outcome:
@@ -100,7 +107,7 @@ def request(
         # a failing `restore` does: it is called again in any case.
         setting.seat.lost()
     return Request(
-        system=setting.seat.env.system,
+        system=setting.system,
         history=tuple(Exchange(turn.observation, turn.reply) for turn in turns),
         observation=observation,
         n=n,
@@ -155,7 +162,7 @@ def trajectory(setting: Setting, turns: list[Turn], index: int = 0, end: Outcome
         task=setting.task,
         policy=setting.policy,
         tokenizer=setting.tokenizer,
-        system=setting.seat.env.system,
+        system=setting.system,
         steps=tuple(_step(turn) for turn in turns),
         reward=sum(turn.outcome.reward for turn in turns),
         success=last.success,

@@ -142,10 +142,14 @@ def episode(
     seed: int,
     policy_name: str,
     tokenizer: str,
+    note: str = "",
 ) -> Search:
-    """Play `task` once, one reply a turn; a single trajectory in a list."""
+    """Play `task` once, one reply a turn; a single trajectory in a list.
+
+    `note` is what the agent is told beside the environment's system prompt.
+    """
     seat = Seat(env, task)
-    setting = Setting(task, seat, sampling, max_steps, seed, policy_name, tokenizer)
+    setting = Setting(task, seat, sampling, max_steps, seed, policy_name, tokenizer, note)
     try:
         first = seat.open()
     except Exception as error:

@@ -11,7 +11,7 @@ from depo.config.schema import AnnotationConfig, RephraseConfig
 from depo.data.labels import label_all
 from depo.data.rephrase import KeepThoughts, PolicyRephraser, Rephraser, SiblingRephraser, shorten
 from depo.data.samples import make_samples
-from depo.data.store import read_trajectories, write_table
+from depo.data.store import TOKENIZER_KEY, read_trajectories, write_table
 from depo.policies.base import BudgetSpent
 from depo.policies.chat import ChatRenderer
 from depo.records import Sample, Trajectory
@@ -40,7 +40,7 @@ def annotate(
         rewritten, steps_shortened = shorten(desirable, rephraser, lambda text: len(renderer.reply(text)) - 1)
     shortened = {before.id: after for before, after in zip(desirable, rewritten, strict=True)}
     samples = make_samples(labelled, shortened, renderer, config.seed)
-    write_table(out_dir / SAMPLES, samples, Sample)
+    write_table(out_dir / SAMPLES, samples, Sample, {TOKENIZER_KEY: renderer.fingerprint.encode()})
     metrics = {**counts, **_lengths(samples), "steps_shortened": steps_shortened}
     return Outcome(rows=len(samples), metrics=metrics)
 

@@ -20,6 +20,9 @@ from depo.stages.rollouts import run_jobs
 
 EPISODES = "episodes.parquet"
 
+BUDGET_NOTE = "Use at most {tokens} tokens in each reply, thought and action together."
+"""What a policy of `evaluation.prompted` reads at the end of its system prompt."""
+
 
 def evaluation_tasks(env: EnvConfig, config: EvaluationConfig) -> tuple[Task, ...]:
     """The held-out tasks. Raises `ConfigError` where the split has not so many."""
@@ -36,12 +39,14 @@ def evaluation_jobs(
     method: str, model_dir: str, tasks: tuple[Task, ...], config: EvaluationConfig, out_dir: Path
 ) -> list[RolloutJob]:
     """One job a decoding."""
+    prompted = config.prompted.get(method)
+    note = BUDGET_NOTE.format(tokens=prompted.tokens) if prompted is not None else ""
     return [
         RolloutJob(
             name=method,
             policy=EngineConfig(model=method),
             model_dir=model_dir,
-            plan=EpisodePlan(sampling_of(decoding, config), config.max_steps),
+            plan=EpisodePlan(sampling_of(decoding, config), config.max_steps, note),
             tasks=tasks,
             out_dir=absolute(out_dir / decoding),
             seed=config.seed,

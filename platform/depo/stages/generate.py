@@ -11,16 +11,18 @@ from depo.config.runtime import RuntimeConfig
 from depo.config.schema import (
     CustomConfig,
     EnvConfig,
+    ImportedConfig,
     PolicyConfig,
     RoundConfig,
     StudentConfig,
     TeacherConfig,
     TinyConfig,
 )
-from depo.data.store import finished_ids, shard_columns
+from depo.data.imports import IMPORTED
+from depo.data.store import finished_ids, read_trajectories, shard_columns, write_table
 from depo.envs.registry import make_env
 from depo.policies.base import Sampling
-from depo.records import Task
+from depo.records import Task, Trajectory
 from depo.stages.accounting import spent_metrics, total_spent
 from depo.stages.base import Outcome
 from depo.stages.cluster import absolute, apart, connect
@@ -39,7 +41,13 @@ def generate(
     seed: int,
     out_dir: Path,
 ) -> Outcome:
-    """Search every task of a round into `out_dir`. `model_dir` holds the weights of an engine's policy."""
+    """Search every task of a round into `out_dir`. `model_dir` holds the weights of an engine's policy.
+
+    An imported round's trajectories are taken over. Raises `ConfigError` where they are of another
+    environment.
+    """
+    if isinstance(round_.policy, ImportedConfig):
+        return _taken_over(Path(round_.policy.path), env, out_dir)
     job = RolloutJob(
         name=policy_name(round_.policy),
         policy=round_.policy,
@@ -52,6 +60,18 @@ def generate(
     connect(runtime)
     run_jobs([job], env, student, runtime.generation, f"generate {round_.name}", out_dir / METRICS)
     return apart(summary, out_dir, size=len(job.tasks))
+
+
+def _taken_over(folder: Path, env: EnvConfig, out_dir: Path) -> Outcome:
+    trajectories = read_trajectories(folder)
+    for trajectory in trajectories:
+        if trajectory.task.env != env.id:
+            raise ConfigError(
+                f"{folder}: task {trajectory.task.id} is of another environment than env.id={env.id!r}; "
+                "import with the right --env"
+            )
+    write_table(out_dir / IMPORTED, trajectories, Trajectory)
+    return summary(out_dir)
 
 
 def policy_name(policy: PolicyConfig) -> str:

@@ -22,6 +22,8 @@ class EpisodePlan:
 
     sampling: Sampling
     max_steps: int
+    note: str = ""
+    """What the agent is told beside the environment's own system prompt."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ def start(job: RolloutJob, task: Task, env: TextEnv, policy: Policy) -> Search:
     if isinstance(job.plan, SearchConfig):
         return search(task, env, job.plan, seed, job.name, policy.tokenizer_fingerprint)
     plan = job.plan
-    return episode(task, env, plan.sampling, plan.max_steps, seed, job.name, policy.tokenizer_fingerprint)
+    tokenizer = policy.tokenizer_fingerprint
+    return episode(task, env, plan.sampling, plan.max_steps, seed, job.name, tokenizer, plan.note)
 
 
 def task_seed(seed: int, task: Task) -> int:

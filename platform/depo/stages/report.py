@@ -20,7 +20,7 @@ from depo.training.metrics import METRICS, read_metrics
 
 def report(config: ExperimentConfig, run_dir: Path, manifests: Sequence[Manifest]) -> Outcome:
     """Write `results.json` and `report/index.html` of a run whose stages are done."""
-    methods = config.evaluation.methods or list(config.methods)
+    methods = config.evaluated
     evaluations = run_dir / "evaluation"
     episodes = [e for m in methods for e in read_table(evaluations / m / EPISODES, Episode)]
     trainings = {m.stage.removeprefix("train "): m for m in manifests if m.stage.startswith("train ")}

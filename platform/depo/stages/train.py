@@ -101,7 +101,7 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
 def _identity(spec: TrainSpec) -> str:
     """A checkpoint serves only the very training, on as many ranks, that wrote it."""
     fixed = dataclasses.replace(spec, runtime=TrainingRuntime())
-    ranks = [spec.runtime.num_workers, spec.runtime.deepspeed_stage]
+    ranks = [spec.runtime.num_workers, spec.runtime.deepspeed_stage, spec.runtime.offload]
     settings = {f.name: getattr(fixed, f.name) for f in dataclasses.fields(fixed)}
     return content_hash([settings | {"method": spec.method.model_dump(), "runtime": ranks}])
 

@@ -12,11 +12,12 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
+from depo.config.method import MethodConfig
 from depo.config.runtime import TrainingRuntime
-from depo.config.schema import MethodConfig
-from depo.training.dataset import SampleTable, training_order
+from depo.objectives.registry import objective
+from depo.training.rows import TrainingRows
 from depo.training.spec import Checkpoints, TrainSpec
-from depo.training.trainer import training_arguments
+from depo.training.trainer import batching, training_arguments
 
 
 def world_size() -> int:
@@ -32,16 +33,20 @@ def sharded(runtime: TrainingRuntime) -> bool:
 
 
 def build_trainer(
-    spec: TrainSpec, table: SampleTable, steps: int, checkpoints: Checkpoints | None
+    spec: TrainSpec, rows: TrainingRows, steps: int, checkpoints: Checkpoints | None
 ) -> tuple[Any, Any]:
-    """Trainer, ready to train, and tokenizer. `table` holds the rows of `training.run.load_table`."""
+    """Trainer, ready to train, and tokenizer."""
+    kind = objective(spec.method.objective).kind
     tokenizer = AutoTokenizer.from_pretrained(spec.model_dir)
     folder = checkpoints.folder if checkpoints else Path(spec.out_dir)
+    # A pair is two samples.
+    device_batch = max(1, spec.runtime.device_batch_size // (2 if kind == "paired" else 1))
+    cut = batching(spec.method.batch_size, device_batch, world_size())
     arguments = training_arguments(
-        spec.method, spec.runtime, spec.dtype, steps, world_size(), folder, saves=checkpoints is not None
+        spec.method, spec.runtime, spec.dtype, steps, cut, folder, saves=checkpoints is not None
     )
-    make = _supervised if spec.method.objective == "sft" else _preference
-    trainer = make(spec, table, _ordered_rows(spec, table, steps), tokenizer, arguments)
+    make = _supervised if kind == "supervised" else _preference
+    trainer = make(spec, rows, steps, tokenizer, arguments, checkpoints)
     trainer.remove_callback(PrinterCallback)
     if checkpoints is not None:
         trainer.add_callback(_TellSaved(checkpoints))
@@ -49,7 +54,7 @@ def build_trainer(
 
 
 def _supervised(
-    spec: TrainSpec, table: SampleTable, rows: Dataset, tokenizer: Any, arguments: dict[str, Any]
+    spec: TrainSpec, rows: TrainingRows, steps: int, tokenizer: Any, arguments: dict[str, Any], _: Any
 ) -> Any:
     from trl import SFTConfig
 
@@ -63,38 +68,69 @@ def _supervised(
     return WeightedSFTTrainer(
         model=_load(spec),
         args=config,
-        data_collator=TokenCollator(table, tokenizer.pad_token_id, spec.observation_weight),
-        train_dataset=rows,
+        data_collator=TokenCollator(
+            rows.table, tokenizer.pad_token_id, spec.observation_weight, rows.sample_weights
+        ),
+        train_dataset=Dataset.from_dict({"row": rows.order(spec.method, steps)}),
         processing_class=tokenizer,
-        peft_config=None if spec.full_parameters else _lora(spec.method),
+        peft_config=None if _full(spec) else _lora(spec.method),
+        table=rows.table,
     )
 
 
 def _preference(
-    spec: TrainSpec, table: SampleTable, rows: Dataset, tokenizer: Any, arguments: dict[str, Any]
+    spec: TrainSpec,
+    rows: TrainingRows,
+    steps: int,
+    tokenizer: Any,
+    arguments: dict[str, Any],
+    checkpoints: Checkpoints | None,
 ) -> Any:
-    from trl import KTOConfig
+    from depo.training.audit import AuditTrail
+    from depo.training.collator import PairCollator, PreferenceCollator
 
-    from depo.training.collator import PreferenceCollator
-    from depo.training.preference import PreferenceTrainer
+    table, pad_id = rows.table, tokenizer.pad_token_id
+    # Told so, TRL loads no reference model beside one without adapters.
+    arguments = arguments | {"max_length": None, "precompute_ref_log_probs": _full(spec)}
+    if rows.pairs is None:
+        from trl import KTOConfig
 
-    # This loss type keeps TRL from pairing KL partners by row order; ours are fixed in the data.
-    config = KTOConfig(**arguments, max_length=None, loss_type="apo_zero_unpaired")
-    return PreferenceTrainer(
+        from depo.training.preference import PreferenceTrainer
+
+        # This loss type keeps TRL from pairing KL partners by row order; ours are fixed in the data.
+        make: Any = PreferenceTrainer
+        config: Any = KTOConfig(**arguments, loss_type="apo_zero_unpaired")
+        collator: Any = PreferenceCollator(table, pad_id)
+    else:
+        from trl import DPOConfig
+
+        from depo.training.paired import PairedTrainer
+
+        make, config = PairedTrainer, DPOConfig(**arguments)
+        collator = PairCollator(table, pad_id, rows.pairs)
+    audit = AuditTrail(table, Path(spec.out_dir), checkpoints.resumed_step if checkpoints else 0)
+    return make(
         model=_load(spec),
         args=config,
-        data_collator=PreferenceCollator(table, tokenizer.pad_token_id),
-        train_dataset=rows,
+        data_collator=collator,
+        train_dataset=Dataset.from_dict({"row": rows.order(spec.method, steps)}),
         processing_class=tokenizer,
-        peft_config=_lora(spec.method),
+        peft_config=None if _full(spec) else _lora(spec.method),
+        callbacks=[audit],
         method=spec.method,
+        table=table,
         dtype=spec.dtype,
+        audit=audit,
     )
+
+
+def _full(spec: TrainSpec) -> bool:
+    return spec.full_parameters or spec.method.full_parameters
 
 
 def _load(spec: TrainSpec) -> Any:
     # Weights that are trained rest in float32 unless DeepSpeed keeps such copies itself.
-    trained_here = spec.full_parameters and not sharded(spec.runtime)
+    trained_here = _full(spec) and not sharded(spec.runtime)
     dtype = torch.float32 if trained_here else getattr(torch, spec.dtype)
     return AutoModelForCausalLM.from_pretrained(spec.model_dir, dtype=dtype)
 
@@ -107,20 +143,6 @@ def _lora(method: MethodConfig) -> LoraConfig:
         lora_dropout=method.lora.dropout,
         target_modules=method.lora.target_modules,
     )
-
-
-def _ordered_rows(spec: TrainSpec, table: SampleTable, steps: int) -> Dataset:
-    method = spec.method
-    order = training_order(
-        table.rows,
-        method.batch_size,
-        steps,
-        method.seed,
-        desirable=None if method.objective == "sft" else table.desirable,
-        # Padding is what costs most where all weights are trained on many short episodes.
-        lengths=table.lengths if spec.full_parameters else None,
-    )
-    return Dataset.from_dict({"row": order})
 
 
 class _TellSaved(TrainerCallback):

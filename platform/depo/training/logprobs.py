@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from trl.trainer.utils import add_fused_lm_head
 
@@ -13,30 +14,59 @@ from trl.trainer.utils import add_fused_lm_head
 _WHOLE_LOGITS = 2**24
 
 
-def prepare_scoring(model: Any) -> int:
-    """Let `model`, an unwrapped Hugging Face causal LM, score tokens in tiles; its vocabulary size."""
+@dataclass(frozen=True)
+class Head:
+    """What scoring must know of a model's output layer."""
+
+    module: nn.Module
+    vocab_size: int
+    whole: int = _WHOLE_LOGITS
+    """Most logits that are built at a time; a call that needs more goes in tiles."""
+
+
+def prepare_scoring(model: Any) -> Head:
+    """Let `model`, an unwrapped Hugging Face causal LM, score tokens in tiles; its output layer."""
     add_fused_lm_head(model, outputs=("log_probs",))
-    return int(model.config.get_text_config().vocab_size)
+    return Head(model.get_output_embeddings(), int(model.config.get_text_config().vocab_size))
 
 
-def token_logps(model: Any, input_ids: Tensor, mask: Tensor, vocab_size: int) -> Tensor:
-    """Log-prob of each token after the first, `[batch, seq - 1]` float32, and 0 where `mask` is 0.
+def token_logps(model: Any, input_ids: Tensor, weights: Tensor, head: Head) -> Tensor:
+    """Log-prob of each token after the first, `[batch, seq - 1]` float32, and 0 where `weights` is 0.
 
-    `model` is one that `prepare_scoring` saw, bare or wrapped since; `input_ids` and `mask` are
+    `model` is one that `prepare_scoring` saw, bare or wrapped since; `input_ids` and `weights` are
     `[batch, seq]`, padded on the right, where causal attention never looks, so that no attention
     mask is needed.
     """
-    if input_ids.numel() * vocab_size > _WHOLE_LOGITS:
-        labels = input_ids.masked_fill(mask == 0, -100)
+    scored = weights[:, 1:] != 0
+    # Counting waits for a GPU, where the vocabulary decides in any case.
+    positions = input_ids.numel() if input_ids.is_cuda else int(scored.sum())
+    if positions * head.vocab_size > head.whole:
+        labels = input_ids.masked_fill(weights == 0, -100)
         return model(
             input_ids=input_ids, labels=labels, fused_lm_head=True, use_cache=False
         ).log_probs.float()
-    logits = model(input_ids=input_ids, use_cache=False).logits[:, :-1]
-    scored = mask[:, 1:] != 0
-    nll = cross_entropy(logits[scored].float(), input_ids[:, 1:][scored], reduction="none")
+    logits = _logits_before(model, input_ids, scored, head)
+    nll = cross_entropy(logits.float(), input_ids[:, 1:][scored], reduction="none")
     return nll.new_zeros(scored.shape).masked_scatter(scored, -nll)
 
 
-def sequence_logps(model: Any, input_ids: Tensor, mask: Tensor, vocab_size: int) -> Tensor:
-    """Sum of the log-probs of the tokens where `mask` is 1, `[batch]` float32 (nats)."""
-    return token_logps(model, input_ids, mask, vocab_size).sum(-1)
+def sequence_logps(model: Any, input_ids: Tensor, weights: Tensor, head: Head) -> Tensor:
+    """Sum of `weights` times the tokens' log-probs, `[batch]` float32 (nats)."""
+    return (weights[:, 1:] * token_logps(model, input_ids, weights, head)).sum(-1)
+
+
+def _logits_before(model: Any, input_ids: Tensor, scored: Tensor, head: Head) -> Tensor:
+    """Logits `[count, vocab]` at the positions whose next token is `scored` `[batch, seq - 1]` alone."""
+    width = input_ids.shape[1]
+    row, place = scored.nonzero(as_tuple=True)
+    chosen = row * width + place
+
+    def choose(_: nn.Module, states: tuple[Tensor, ...]) -> tuple[Tensor]:
+        return (states[0].flatten(0, 1).index_select(0, chosen)[None],)
+
+    # A prompt is most of a sequence, and its logits, of no use here, would be most of the work.
+    hook = head.module.register_forward_pre_hook(choose)
+    try:
+        return model(input_ids=input_ids, use_cache=False).logits[0]
+    finally:
+        hook.remove()

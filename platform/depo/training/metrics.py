@@ -1,4 +1,4 @@
-"""The rows that a training logs."""
+"""What a training logs: the rows of `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 METRICS = "metrics.jsonl"
+AUDIT = "audit.parquet"
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

@@ -87,6 +87,8 @@ class MetricsLog(TrainerCallback):
         self._started = time.monotonic()
         if state.is_world_process_zero:
             kept = [row for row in read_metrics(self._path) if row["step"] <= self._resumed_step]
+            # What is left to train may log nothing more.
+            self.last = kept[-1] if kept else {}
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.write_text("".join(json.dumps(row) + "\n" for row in kept))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from depo.config.runtime import TrainingRuntime
 from depo.config.schema import MethodConfig
@@ -24,6 +25,8 @@ class TrainSpec:
     out_dir: str
     dtype: str
     max_length: int
+    too_long: Literal["drop", "cut"] = "drop"
+    """What becomes of a sample longer than `max_length`."""
     full_parameters: bool = False
     """Train all weights instead of a LoRA adapter (sft only)."""
     observation_weight: float = 0.0
@@ -40,3 +43,8 @@ class Checkpoints:
     """A checkpoint below `folder`, or None to start anew."""
     saved: Callable[[int, Path], None]
     """Called on every rank with step and path of each checkpoint that all ranks have written."""
+
+    @property
+    def resumed_step(self) -> int:
+        """The step that `resume_from` was written after, 0 without one."""
+        return int(self.resume_from.name.rpartition("-")[2]) if self.resume_from else 0
