@@ -165,9 +165,11 @@ def _run_group(group: list[Node], mirror: Mirror, announce: Callable[[str], None
     started = time.time()
     for node in group:
         announce(f"== {node.spec.name} ({base.begin(node.spec)}) -> {node.spec.out_dir}")
-    if group[0].together is not None:
-        group[0].together(group)
-    for node in group:
+    # What was taken back may be finished; a report's results lie beside the stages and are made anew.
+    open_ = [node for node in group if node.kind == "report" or base.done(node.spec) is None]
+    if open_ and group[0].together is not None:
+        group[0].together(open_)
+    for node in open_:
         with mirror.live(node.kind, node.spec):
             outcome = node.body()
         manifest = base.finish(node.spec, outcome, started)

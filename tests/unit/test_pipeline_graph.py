@@ -7,7 +7,9 @@ import pytest
 from depo.config.base import ConfigError
 from depo.config.load import load_config
 from depo.graph import runs_dir
-from depo.pipeline import build, run_sweep, wanted
+from depo.pipeline import _run_group, build, run_sweep, wanted
+from depo.stages.base import Outcome
+from depo.stages.mirror import Mirror
 
 DEMO = Path(__file__).parents[2] / "experiments" / "configs" / "babyai-tiny.yaml"
 
@@ -98,3 +100,25 @@ def test_a_policy_with_a_budget_in_its_prompt_is_a_row_of_its_own():
         graph(prompted.replace("bc_brief", "bc"))
     with pytest.raises(ConfigError, match=r"evaluation\.prompted\.bc_brief\.method: 'nobody' is not defined"):
         graph(prompted.replace('"bc"', '"nobody"'))
+
+
+def test_a_stage_taken_back_finished_is_not_run_again(tmp_path):
+    experiment = graph("tracking.enabled=false", f"runtime.runs_dir={tmp_path}")
+    ran = []
+
+    def start(kind: str, **settings: float) -> None:
+        experiment.nodes.clear()
+        experiment.add(
+            kind, f"{kind} bc", "bc", settings, [], body=lambda: ran.append(settings) or Outcome(1)
+        )
+        with Mirror(experiment.config, experiment.run_dir) as mirror:
+            _run_group(list(experiment.nodes.values()), mirror, lambda _: None)
+
+    for rate in (1.0, 2.0, 1.0):
+        start("train", rate=rate)
+    assert ran == [{"rate": 1.0}, {"rate": 2.0}]
+    assert (experiment.run_dir / "bc" / "manifest.json").exists()
+    # What a report writes lies beside the stages, where the other configuration's is now.
+    for rate in (3.0, 4.0, 3.0):
+        start("report", rate=rate)
+    assert ran[2:] == [{"rate": 3.0}, {"rate": 4.0}, {"rate": 3.0}]
