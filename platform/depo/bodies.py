@@ -125,8 +125,8 @@ def evaluation(experiment: Experiment, pending: Sequence[Node]) -> None:
     jobs = []
     for node in pending:
         name = node.spec.name.removeprefix("evaluate ")
-        prompted = config.evaluation.prompted.get(name)
-        model_dir = experiment.model_dir(prompted.method if prompted else name)
+        controlled = config.evaluation.controlled.get(name)
+        model_dir = experiment.model_dir(controlled.method if controlled else name)
         jobs += evaluation_jobs(name, model_dir, tasks, config.evaluation, node.spec.out_dir)
     evaluate(jobs, config.env, config.student, config.runtime)
 

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
@@ -71,7 +70,7 @@ def run(
         )
         return 0
     check(experiment.config, {node.spec.name for node in pending})
-    with _locked(experiment.run_dir):
+    with locked(experiment.run_dir):
         write_atomic(experiment.run_dir / "config.yaml", dump_config(experiment.config))
         skipped = len(names) - len(pending)
         announce(
@@ -110,41 +109,6 @@ def check(config: ExperimentConfig, pending: Set[str]) -> None:
             f"student.model: no model at {model!r} (no config.json there); give a folder that "
             "`save_pretrained` wrote, a hub id, or 'tiny'"
         )
-
-
-def run_sweep(config: ExperimentConfig, announce: Callable[[str], None] = print) -> list[dict[str, Any]]:
-    """Run the configuration's sweep, and first what it rests on; a row of settings and metrics a trial.
-
-    Raises `ConfigError` where the configuration has no `sweep` section.
-    """
-    if config.sweep is None:
-        raise ConfigError("sweep: the configuration has no `sweep` section; add one, or give --grid")
-    experiment = build(config)
-    run(experiment, experiment.nodes[f"train {config.sweep.method}"].needs, announce)
-    from depo.stages.cluster import quieten
-
-    quieten(config.runtime)
-    from depo.stages.mirror import Mirror
-    from depo.stages.sweep import plan_sweep, sweep
-
-    method = experiment.nodes[f"train {config.sweep.method}"]
-    out_dir = experiment.run_dir / "sweep" / config.sweep.method
-    with _locked(experiment.run_dir), Mirror(config, experiment.run_dir) as mirror:
-        spec = bodies.train_spec(experiment, config.sweep.method)
-        plan = plan_sweep(config, config.sweep, spec, dict(method.spec.inputs), out_dir)
-        trials = sweep(plan, config.sweep)
-        for trial in trials:
-            mirror.stage("trial", trial.manifest, trial.out_dir)
-        rows = [trial.row() for trial in trials]
-        write_atomic(out_dir / "results.json", json.dumps(rows, indent=1))
-        if base.done(experiment.nodes["report"].spec) is not None:
-            bodies.report(experiment)  # the page shows the sweep
-    shown = [*config.sweep.grid, "success", "tokens_all", "steps_all"]
-    announce("  ".join(f"{name:>14}" for name in shown))
-    for row in rows:
-        announce("  ".join(f"{row.get(name, float('nan')):>14.4g}" for name in shown))
-    announce(f"sweep: {out_dir / 'results.json'}")
-    return rows
 
 
 def wanted(experiment: Experiment, only: Sequence[str] | None) -> list[str]:
@@ -287,16 +251,16 @@ def _reference(experiment: Experiment, method: MethodConfig, start: str) -> str:
 
 def _evaluation(experiment: Experiment, name: str) -> str:
     config = experiment.config
-    others = {"methods", "prompted", "reference", "compare", "bootstrap"}
+    others = {"methods", "controlled", "reference", "compare", "bootstrap"}
     identity = {
         **config.evaluation.model_dump(mode="json", exclude=others),
         "env": config.env.model_dump(mode="json"),
         "dtype": config.student.dtype,
     }
-    prompted = config.evaluation.prompted.get(name)
-    if prompted is not None:
-        identity["prompted"] = prompted.model_dump(mode="json")
-    acting = prompted.method if prompted is not None else name
+    controlled = config.evaluation.controlled.get(name)
+    if controlled is not None:
+        identity["controlled"] = controlled.model_dump(mode="json")
+    acting = controlled.method if controlled is not None else name
     return experiment.add(
         "evaluate", f"evaluate {name}", f"evaluation/{name}", identity, [_policy(experiment, acting)],
         body=partial(bodies.episodes, experiment, name), together=partial(bodies.evaluation, experiment),
@@ -335,7 +299,7 @@ def _shown(manifest: Manifest) -> str:
 
 
 @contextmanager
-def _locked(run_dir: Path) -> Iterator[None]:
+def locked(run_dir: Path) -> Iterator[None]:
     """Hold the run directory against a second run."""
     try:
         run_dir.mkdir(parents=True, exist_ok=True)

@@ -16,10 +16,10 @@ from typing import Any, Literal, Self
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # The version at which a record took its present form; older files of it are read no more.
-_SINCE = {"Trajectory": 1, "Sample": 2, "ReferenceLogProbs": 2, "Episode": 1}
+_SINCE = {"Trajectory": 1, "Sample": 2, "ReferenceLogProbs": 2, "Episode": 3}
 
 Label = Literal["D", "U"]
 StopReason = Literal["terminated", "max_steps", "error"]
@@ -222,6 +222,16 @@ class Episode(_Row):
     input_tokens: int
     stop_reason: str
     trajectory_id: str
+    seed: int = 0
+    """Of the draws; each task is tried once with each seed."""
+    suite: str = ""
+    """The task set; "" is the evaluation's own."""
+    invalid: int = 0
+    """Turns whose action the environment could not carry out; malformed ones not among them."""
+    malformed: int = 0
+    """Turns without a readable action."""
+    repeated: int = 0
+    """Turns that do again, at the same observation, what an earlier turn of the episode did there."""
 
 
 @dataclass(frozen=True)
@@ -333,6 +343,11 @@ EPISODE_SCHEMA = _schema(
         ("input_tokens", pa.int32()),
         ("stop_reason", pa.string()),
         ("trajectory_id", pa.string()),
+        ("seed", pa.int64()),
+        ("suite", pa.string()),
+        ("invalid", pa.int32()),
+        ("malformed", pa.int32()),
+        ("repeated", pa.int32()),
     ],
 )
 

@@ -48,7 +48,7 @@ SMALL = {
     **{f"methods.{name}.batch_size": 8 for name in METHODS},
     "evaluation.tasks": 16,
     "evaluation.bootstrap": 200,
-    "sweep.grid": {"alpha_steps": [0.0, 3.0]},
+    "sweep.space": {"alpha_steps": [0.0, 3.0]},
     "sweep.tasks": 8,
     "runtime.generation.batch_tasks": 4,
 }  # fmt: skip

@@ -33,8 +33,13 @@ ALLOWED = {
     "graph": {"records", "config", "stages"},
     "bodies": {"records", "config", "training", "stages", "graph"},
     "pipeline": {"records", "config", "data", "envs", "policies", "stages", "graph", "bodies"},
+    "sweeps": {"records", "config", "data", "stages", "graph", "bodies", "pipeline"},
     "doctor": set(),
-    "cli": {"records", "config", "data", "envs", "evaluation", "report", "stages", "pipeline", "doctor"},
+    "commands": {
+        "records", "config", "data", "envs", "evaluation", "report", "stages", "graph", "pipeline", "sweeps",
+        "doctor",
+    },
+    "cli": {"config", "commands"},
     "__init__": set(),
 }  # fmt: skip
 

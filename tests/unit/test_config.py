@@ -39,7 +39,7 @@ def test_there_are_shipped_configurations():
         ("annotation.teacher.kappa2=0.95", "annotation.teacher: needs kappa2 <= kappa1 <= kappa0; reorder"),
         ("annotation.other={}", "annotation.other: 'other' is not defined; known: teacher"),
         ("name=../x", "name: string should match pattern"),
-        ("sweep={grid: {alpha: [1]}, method: bc}", "sweep.grid: 'alpha' is not defined"),
+        ("sweep={space: {alpha: [1]}, method: bc}", "sweep.space: 'alpha' is not defined"),
         ("methods.report={objective: sft, init: student}", "methods.report: the name is taken"),
     ],
 )  # fmt: skip

@@ -7,9 +7,10 @@ import pytest
 from depo.config.base import ConfigError
 from depo.config.load import load_config
 from depo.graph import runs_dir
-from depo.pipeline import _run_group, build, run_sweep, wanted
+from depo.pipeline import _run_group, build, wanted
 from depo.stages.base import Outcome
 from depo.stages.mirror import Mirror
+from depo.sweeps import run_sweep
 
 DEMO = Path(__file__).parents[2] / "experiments" / "configs" / "babyai-tiny.yaml"
 
@@ -90,16 +91,16 @@ def test_a_sweep_without_a_section_says_so():
 
 
 def test_a_policy_with_a_budget_in_its_prompt_is_a_row_of_its_own():
-    prompted = 'evaluation.prompted={"bc_brief": {"method": "bc", "tokens": 20}}'
-    experiment = graph(prompted)
+    controlled = 'evaluation.controlled={"bc_brief": {"method": "bc", "tokens": 20}}'
+    experiment = graph(controlled)
     assert experiment.nodes["evaluate bc_brief"].needs == ("train bc",)
-    assert changed_by(prompted) == {"report"}
-    other = fingerprints(prompted.replace("20", "30"))["evaluate bc_brief"]
+    assert changed_by(controlled) == {"report"}
+    other = fingerprints(controlled.replace("20", "30"))["evaluate bc_brief"]
     assert other != experiment.nodes["evaluate bc_brief"].spec.fingerprint
-    with pytest.raises(ConfigError, match=r"evaluation\.prompted\.bc: the name is taken"):
-        graph(prompted.replace("bc_brief", "bc"))
-    with pytest.raises(ConfigError, match=r"evaluation\.prompted\.bc_brief\.method: 'nobody' is not defined"):
-        graph(prompted.replace('"bc"', '"nobody"'))
+    with pytest.raises(ConfigError, match=r"evaluation\.controlled\.bc: the name is taken"):
+        graph(controlled.replace("bc_brief", "bc"))
+    with pytest.raises(ConfigError, match=r"controlled\.bc_brief\.method: 'nobody' is not defined"):
+        graph(controlled.replace('"bc"', '"nobody"'))
 
 
 def test_a_stage_taken_back_finished_is_not_run_again(tmp_path):

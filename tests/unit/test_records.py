@@ -88,7 +88,7 @@ def test_a_missing_or_foreign_table_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("version", "problem"),
-    [("1", "schema version 1, this depo reads version 2; delete it"), ("3", "upgrade depo")],
+    [("1", "schema version 1, this depo reads version 2 to 3; delete it"), ("4", "upgrade depo")],
 )
 def test_a_table_of_another_schema_version_is_one_clear_line(version, problem, tmp_path):
     write_table(tmp_path / "a.parquet", [EXAMPLES[Sample]], Sample, {b"version": version.encode()})

@@ -242,7 +242,7 @@ def test_departures_description_and_provenance_are_shown(page):
         "torch 2.13.0",
     ):
         assert text in page
-    assert "experiment 0, evaluation 0, bc_raw 0" in page
+    assert "experiment 0, evaluation [0], bc_raw 0" in page
     assert page.count("<svg") == 4
 
 

@@ -12,25 +12,18 @@ from pydantic import Field, model_validator
 
 from depo.config.base import Count, Fraction, NonNegative, Positive, Strict
 from depo.config.endpoint import OpenAIConfig
+from depo.config.env import EnvConfig as EnvConfig
+from depo.config.evaluation import EvaluationConfig as EvaluationConfig
+from depo.config.evaluation import MethodName
 from depo.config.method import LoraConfig as LoraConfig
 from depo.config.method import MethodConfig as MethodConfig
 from depo.config.runtime import RuntimeConfig
-
-MethodName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+from depo.config.sweep import SweepConfig as SweepConfig
 
 RESERVED = {
     "student", "trajectories", "samples", "reference", "evaluation", "sweep", "report", "config", "results",
     "mlflow", "ray",
 }  # fmt: skip
-
-
-class EnvConfig(Strict):
-    """Which environment, and how its tasks read."""
-
-    id: str = "babyai"
-    """Registered id, or `module:Class`."""
-    options: dict[str, Any] = {}
-    """Keyword arguments of the environment's constructor, such as BabyAI's `levels`."""
 
 
 class TeacherConfig(Strict):
@@ -217,54 +210,6 @@ class AnnotationConfig(Strict):
         return self
 
 
-class PromptedConfig(Strict):
-    """A policy that is asked to be brief: the baseline that takes no training."""
-
-    method: str
-    """Whose policy acts."""
-    tokens: Count
-    """Tokens it is asked to stay within in each reply; only `max_tokens` holds it to any."""
-
-
-class EvaluationConfig(Strict):
-    """Which policies are tried, on how many held-out tasks, and how they decode."""
-
-    methods: list[str] = []
-    """Methods in the table; empty means all, those of `prompted` included."""
-    prompted: dict[MethodName, PromptedConfig] = {}
-    """Further rows of the table: policies that are told a token budget in their prompt."""
-    split: Literal["validation", "test"] = "test"
-    tasks: Count = 90
-    """Held-out tasks; every method is tried on the same ones."""
-    skip: Annotated[int, Field(ge=0)] = 0
-    """Tasks of the split to pass over first: those that earlier recipes were already judged on."""
-    decoding: list[Literal["sampled", "greedy"]] = ["sampled", "greedy"]
-    """The first one is the table's and the comparisons'."""
-    temperature: Positive = 0.7
-    """Of "sampled"."""
-    max_steps: Count = 12
-    max_tokens: Count = 64
-    reference: str = "bc"
-    """The method every other one is compared with."""
-    compare: list[tuple[str, str]] = []
-    """Further pairs (a, b) to compare."""
-    bootstrap: Count = 10000
-    """Resamples behind each interval."""
-    seed: int = 0
-
-
-class SweepConfig(Strict):
-    """A grid over one method's settings, each trial trained and evaluated on validation tasks."""
-
-    method: str = "depo"
-    grid: dict[str, list[float]] = {"alpha_tokens": [0.0, 3.0], "alpha_steps": [0.0, 3.0]}
-    """Field of the method to the values tried; the trials are the product."""
-    tasks: Count = 100
-    """Validation tasks a trial is evaluated on."""
-    metric: str = "tokens_all"
-    mode: Literal["min", "max"] = "min"
-
-
 class TrackingConfig(Strict):
     """Where MLflow keeps the mirror of the run."""
 
@@ -312,11 +257,11 @@ class ExperimentConfig(Strict):
         for name, method in self.methods.items():
             _require(method.init, [p for p in policies if p != name], f"methods.{name}.init")
             _require(method.samples, rounds, f"methods.{name}.samples")
-        for name, prompted in self.evaluation.prompted.items():
+        for name, controlled in self.evaluation.controlled.items():
             if name in policies or name in RESERVED:
-                raise ValueError(f"evaluation.prompted.{name}: the name is taken; rename it")
-            _require(prompted.method, policies, f"evaluation.prompted.{name}.method")
-        policies += self.evaluation.prompted
+                raise ValueError(f"evaluation.controlled.{name}: the name is taken; rename it")
+            _require(controlled.method, policies, f"evaluation.controlled.{name}.method")
+        policies += self.evaluation.controlled
         for name in self.evaluation.methods:
             _require(name, policies, "evaluation.methods")
         for pair in self.evaluation.compare:
@@ -327,14 +272,14 @@ class ExperimentConfig(Strict):
         self._refuse_circles()
         if self.sweep is not None:
             _require(self.sweep.method, list(self.methods), "sweep.method")
-            for key in self.sweep.grid:
-                _require(key, list(MethodConfig.model_fields), "sweep.grid")
+            for key in self.sweep.space:
+                _require(key, list(MethodConfig.model_fields), "sweep.space")
         return self
 
     @property
     def evaluated(self) -> list[str]:
         """Names of the policies that are evaluated, in the table's order."""
-        return self.evaluation.methods or [*self.methods, *self.evaluation.prompted]
+        return self.evaluation.methods or [*self.methods, *self.evaluation.controlled]
 
     def _refuse_circles(self) -> None:
         """A method's policy must not need itself, through what it starts from or the data it reads."""

@@ -110,7 +110,7 @@ def _with_levels(episodes: list[Episode], evaluation: EvaluationConfig) -> dict[
     by_level: dict[str, list[Episode]] = {}
     for episode in episodes:
         by_level.setdefault(episode.level, []).append(episode)
-    resamples, seed = evaluation.bootstrap, evaluation.seed
+    resamples, seed = evaluation.bootstrap, evaluation.seeds[0]
     return {
         **summarise(episodes, resamples, seed),
         "levels": {level: summarise(by_level[level], resamples, seed) for level in sorted(by_level)},
@@ -125,7 +125,9 @@ def _comparisons(names: list[str], groups: Groups, evaluation: EvaluationConfig)
         for a, b in dict.fromkeys(pairs)
         for decoding in dict.fromkeys(evaluation.decoding)
         if (a, decoding) in groups and (b, decoding) in groups
-        for row in compare(groups[a, decoding], groups[b, decoding], evaluation.bootstrap, evaluation.seed)
+        for row in compare(
+            groups[a, decoding], groups[b, decoding], evaluation.bootstrap, evaluation.seeds[0]
+        )
     ]
 
 

@@ -100,7 +100,7 @@ def _plots(
     """Plot name to SVG; the text in them is escaped by the SVG writer."""
     objectives = {name: method.objective for name, method in config.methods.items()}
     ink = plots.colours([*config.methods, *results["methods"], *curves])
-    metric = config.sweep.metric if config.sweep else "tokens_all"
+    metric = next(iter(config.sweep.objectives)) if config.sweep else "tokens_all"
     drawn = {
         "tokens": plots.trade_off(results, "tokens_all", ink),
         "steps": plots.trade_off(results, "steps_all", ink),
@@ -121,7 +121,7 @@ def _provenance(
 ) -> dict[str, str]:
     """What the numbers rest on, beside the manifests: revision, seeds, machine, what the caller adds."""
     revisions = sorted({m["git_revision"] for m in manifests if m["git_revision"]})
-    seeds = {"experiment": config.seed, "evaluation": config.evaluation.seed}
+    seeds = {"experiment": config.seed, "evaluation": config.evaluation.seeds}
     seeds |= {name: method.seed for name, method in config.methods.items()}
     facts = {
         "git revision": ", ".join(revisions) or "not a checkout",

@@ -11,7 +11,7 @@ from depo.config.schema import EngineConfig, EnvConfig, EvaluationConfig, Studen
 from depo.data.store import read_trajectories, write_table
 from depo.envs.registry import make_env
 from depo.policies.base import Sampling
-from depo.records import Episode, Task, Trajectory
+from depo.records import Episode, Step, Task, Trajectory
 from depo.stages.accounting import Spent, spent_metrics, total_spent
 from depo.stages.base import Outcome
 from depo.stages.cluster import absolute, connect
@@ -21,7 +21,7 @@ from depo.stages.rollouts import run_jobs
 EPISODES = "episodes.parquet"
 
 BUDGET_NOTE = "Use at most {tokens} tokens in each reply, thought and action together."
-"""What a policy of `evaluation.prompted` reads at the end of its system prompt."""
+"""What a policy of `evaluation.controlled` reads at the end of its system prompt."""
 
 
 def evaluation_tasks(env: EnvConfig, config: EvaluationConfig) -> tuple[Task, ...]:
@@ -39,8 +39,8 @@ def evaluation_jobs(
     method: str, model_dir: str, tasks: tuple[Task, ...], config: EvaluationConfig, out_dir: Path
 ) -> list[RolloutJob]:
     """One job a decoding."""
-    prompted = config.prompted.get(method)
-    note = BUDGET_NOTE.format(tokens=prompted.tokens) if prompted is not None else ""
+    controlled = config.controlled.get(method)
+    note = BUDGET_NOTE.format(tokens=controlled.tokens) if controlled is not None else ""
     return [
         RolloutJob(
             name=method,
@@ -49,7 +49,7 @@ def evaluation_jobs(
             plan=EpisodePlan(sampling_of(decoding, config), config.max_steps, note),
             tasks=tasks,
             out_dir=absolute(out_dir / decoding),
-            seed=config.seed,
+            seed=config.seeds[0],
         )
         for decoding in config.decoding
     ]
@@ -73,7 +73,7 @@ def evaluate(
 def collect(method: str, config: EvaluationConfig, out_dir: Path) -> Outcome:
     """Write the episodes of one method's finished jobs as one table."""
     episodes = [
-        to_episode(trajectory, method, decoding)
+        to_episode(trajectory, method, decoding, config.seeds[0])
         for decoding in config.decoding
         for trajectory in read_trajectories(out_dir / decoding)
     ]
@@ -92,7 +92,7 @@ def collect(method: str, config: EvaluationConfig, out_dir: Path) -> Outcome:
     )
 
 
-def to_episode(trajectory: Trajectory, method: str, decoding: str) -> Episode:
+def to_episode(trajectory: Trajectory, method: str, decoding: str, seed: int) -> Episode:
     """What the metrics need of a trajectory."""
     return Episode(
         method=method,
@@ -106,4 +106,19 @@ def to_episode(trajectory: Trajectory, method: str, decoding: str) -> Episode:
         input_tokens=sum(step.input_tokens for step in trajectory.steps),
         stop_reason=trajectory.stop_reason,
         trajectory_id=trajectory.id,
+        seed=seed,
+        invalid=sum(not step.valid and not step.malformed for step in trajectory.steps),
+        malformed=sum(step.malformed for step in trajectory.steps),
+        repeated=repeated_turns(trajectory.steps),
     )
+
+
+def repeated_turns(steps: Sequence[Step]) -> int:
+    """Turns that do again, at the same observation, what an earlier turn of the episode did there."""
+    seen: set[tuple[str, str]] = set()
+    count = 0
+    for step in steps:
+        turn = (step.observation, step.action or step.text)
+        count += turn in seen
+        seen.add(turn)
+    return count

@@ -61,11 +61,11 @@ def _trials(run_dir: Path, config: ExperimentConfig) -> list[dict[str, dict[str,
     """The finished sweep's trials, where there was one."""
     if config.sweep is None:
         return []
-    path = run_dir / "sweep" / config.sweep.method / "results.json"
+    path = run_dir / "sweep" / config.sweep.directory / "results.json"
     if not path.is_file():
         return []
     rows = json.loads(path.read_text())
-    grid = config.sweep.grid
+    grid = config.sweep.space
     return [
         {
             "params": {key: row[key] for key in grid},

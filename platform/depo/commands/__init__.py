@@ -1,0 +1,1 @@
+"""What each `depo` command does, once its arguments are parsed."""

@@ -1,0 +1,26 @@
+"""What commands share: loading a configuration, and where output goes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from depo.config.load import load_config
+from depo.config.schema import ExperimentConfig
+
+
+def load(options: argparse.Namespace) -> ExperimentConfig:
+    path = Path(options.config)
+    return load_config(str(path / "config.yaml") if path.is_dir() else options.config, options.overrides)
+
+
+def announce(text: str) -> None:
+    print(text, flush=True)
+
+
+def talking(options: argparse.Namespace) -> AbstractContextManager[Any]:
+    """Sends what a run tells of itself to stderr where stdout is for machines."""
+    return redirect_stdout(sys.stderr) if options.json else nullcontext()
