@@ -15,6 +15,7 @@ demo: setup
 	$(BIN)/depo run experiments/configs/babyai-tiny.yaml
 
 test: setup
+	sh requirements/browser.sh
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit tests/structure tests/pipeline
 	# Each file in a process of its own: Ray, vLLM and torch's process groups take hold of a whole process.
 	failed=; for file in tests/integration/test_*.py tests/chaos/test_*.py; do \

@@ -10,7 +10,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from depo.config.schema import AnnotationConfig, EngineConfig, MethodConfig, RoundConfig
-from depo.graph import Experiment, Node, derived_seed, reference_key, runs_dir
+from depo.graph import (
+    Experiment,
+    Node,
+    derived_seed,
+    evaluation_name,
+    evaluation_parts,
+    reference_key,
+    runs_dir,
+)
+from depo.records import Task
 from depo.stages import base
 from depo.stages.base import Outcome
 
@@ -85,8 +94,7 @@ def reference(experiment: Experiment, method: MethodConfig) -> Outcome:
 def train_spec(experiment: Experiment, name: str) -> Any:
     """What the training of a method reads and writes, as a `TrainSpec`."""
     from depo.stages.annotate import SAMPLES
-    from depo.stages.reference import LOG_PROBS
-    from depo.training.spec import TrainSpec
+    from depo.training.spec import LOG_PROBS, TrainSpec
 
     config, method = experiment.config, experiment.config.methods[name]
     reference = None
@@ -118,23 +126,52 @@ def training(experiment: Experiment, name: str) -> Outcome:
 
 
 def evaluation(experiment: Experiment, pending: Sequence[Node]) -> None:
-    from depo.stages.evaluate import evaluate, evaluation_jobs, evaluation_tasks
+    from depo.stages.evaluate import evaluate, evaluation_jobs
+    from depo.stages.tasksets import placed
 
     config = experiment.config
-    tasks = evaluation_tasks(config.env, config.evaluation)
     jobs = []
     for node in pending:
-        name = node.spec.name.removeprefix("evaluate ")
-        controlled = config.evaluation.controlled.get(name)
-        model_dir = experiment.model_dir(controlled.method if controlled else name)
-        jobs += evaluation_jobs(name, model_dir, tasks, config.evaluation, node.spec.out_dir)
+        name, suite = evaluation_parts(node.spec.name)
+        env = placed(config.evaluation.suites[suite].env) if suite else None
+        acts, tasks = config.evaluation.on(suite), held_out(experiment, suite)
+        jobs += evaluation_jobs(name, experiment.model_dir(name), tasks, acts, node.spec.out_dir, env)
     evaluate(jobs, config.env, config.student, config.runtime)
 
 
-def episodes(experiment: Experiment, method: str) -> Outcome:
+def held_out(experiment: Experiment, suite: str = "") -> tuple[Task, ...]:
+    """The tasks of the evaluation, or of a suite."""
+    from depo.stages.tasksets import evaluation_tasks, suite_tasks
+
+    config = experiment.config
+    if suite:
+        return suite_tasks(config.evaluation, suite)
+    return evaluation_tasks(config.env, config.evaluation)
+
+
+def episodes(experiment: Experiment, method: str, suite: str = "") -> Outcome:
     from depo.stages.evaluate import collect
 
-    return collect(method, experiment.config.evaluation, experiment.out(f"evaluate {method}"))
+    out = experiment.out(evaluation_name(method, suite))
+    acts = experiment.config.evaluation.on(suite)
+    return collect(method, acts, out, held_out(experiment, suite), suite)
+
+
+def thoughts(experiment: Experiment, method: str) -> Outcome:
+    from depo.stages.thoughts import score
+
+    config = experiment.config
+    evaluation = config.evaluation
+    return score(
+        experiment.out(evaluation_name(method)) / evaluation.decoding[0],
+        experiment.model_dir(method),
+        config.student,
+        config.runtime,
+        evaluation.thought_utility,
+        evaluation.seeds[0],
+        experiment.out(f"thoughts {method}"),
+        {task.id for task in held_out(experiment)},
+    )
 
 
 def report(experiment: Experiment) -> Outcome:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from depo import __version__
-from depo.commands import check, data, run, sweep, view
+from depo.commands import check, data, report, run, sweep, view
 from depo.config.base import ConfigError
 
 EXPORTS = ("openai", "trl-kto", "trl-dpo", "trl-sft", "llama-factory", "agentgym", "hf")
@@ -24,7 +24,6 @@ STAGE_COMMANDS = {
     "reference": "score samples under the reference policy",
     "train": "train a method (default: all)",
     "evaluate": "try a method's policy on held-out tasks (default: all)",
-    "report": "write results.json and the report",
 }
 
 
@@ -72,18 +71,22 @@ def _parser() -> argparse.ArgumentParser:
     command("run", "run all stages, skipping what is done", run.run)
     for name, help_ in STAGE_COMMANDS.items():
         sub = command(name, f"{help_}, and whatever that needs", run.stage)
-        if name != "report":
-            sub.add_argument("name", nargs="?", help="round or method")
+        sub.add_argument("name", nargs="?", help="round or method")
+    _report_command(command)
     tuned = command("sweep", "run the configuration's sweep on Ray Tune", sweep.sweep)
     tuned.add_argument(
         "--grid", action="append", default=[], metavar="FIELD=A,B,C",
         help="values to try instead of the configured ones; may be repeated",
     )  # fmt: skip
     command("plan", "list the stages and what each would do", run.plan)
-    viewed = command("view", "print trajectories of a round, or of a method's evaluation", view.view)
-    viewed.add_argument("name", help="round or method")
-    viewed.add_argument("-n", type=int, default=3, help="how many")
-    viewed.add_argument("--failures", action="store_true", help="failed ones only")
+    viewed = command(
+        "view", "write a run's trajectories and search trees as pages for a browser, or print some", view.view
+    )
+    viewed.set_defaults(misused=viewed.error)
+    viewed.add_argument("name", nargs="?", help="round or method to print from, in the terminal")
+    viewed.add_argument("-n", type=int, help="how many to print (3)")
+    viewed.add_argument("--failures", action="store_true", help="print failed ones only")
+    viewed.add_argument("--out", type=Path, help="folder for the pages (default: view/ in the run directory)")
     _data_commands(commands, command)
     checked = command(
         "check-env",
@@ -99,6 +102,22 @@ def _parser() -> argparse.ArgumentParser:
     checked.add_argument("--catalogue", type=Path, help="the products that webshop's cases were recorded on")
     command("doctor", "check what is installed and what this machine can do", check.doctor, config=False)
     return parser
+
+
+def _report_command(command: Callable[..., Any]) -> None:
+    sub = command(
+        "report", "write a run's results and report, and whatever that needs; compare several finished runs",
+        report.report, config=False,
+    )  # fmt: skip
+    sub.set_defaults(misused=sub.error)
+    sub.add_argument("runs", nargs="+", metavar="RUN", help="experiment YAML, or a run directory")
+    sub.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+        help="override a key of the configurations; may be repeated",
+    )  # fmt: skip
+    sub.add_argument(
+        "--out", type=Path, help="folder for the page of several runs (default: report-NAMES beside them)"
+    )
 
 
 def _data_commands(commands: Any, command: Callable[..., Any]) -> None:

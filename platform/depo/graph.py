@@ -11,7 +11,7 @@ from depo.config.schema import ExperimentConfig, MethodConfig
 from depo.records import content_hash
 from depo.stages.base import Outcome, StageSpec
 
-Kind = Literal["student", "generate", "annotate", "reference", "train", "evaluate", "report"]
+Kind = Literal["student", "generate", "annotate", "reference", "train", "evaluate", "thoughts", "report"]
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,12 @@ class Experiment:
         config: dict[str, Any],
         needs: Sequence[str],
         version: int = 1,
+        grows: tuple[str, ...] = (),
         **rest: Any,
     ) -> str:
         """Append a stage; its inputs are the fingerprints of what it `needs`."""
         inputs = {need: self.nodes[need].spec.fingerprint for need in needs}
-        spec = StageSpec(name, self.run_dir / out, config, inputs, version)
+        spec = StageSpec(name, self.run_dir / out, config, inputs, version, grows)
         self.nodes[name] = Node(kind, spec, tuple(needs), **rest)
         return name
 
@@ -56,7 +57,9 @@ class Experiment:
         return self.nodes[name].spec.out_dir
 
     def model_dir(self, policy: str) -> str:
-        """Where the weights of "student" or of a method are, or will be."""
+        """Where the weights of "student" or of a method are, or will be; a controlled row has a method's."""
+        if policy in self.config.evaluation.controlled:
+            policy = self.config.evaluation.controlled[policy].method
         if policy != "student":
             return str((self.run_dir / policy / "model").resolve())
         if self.config.student.model == "tiny":
@@ -81,6 +84,17 @@ def runs_dir(config: ExperimentConfig) -> Path:
 def reference_key(method: MethodConfig) -> str:
     """Names the reference log-probs a method reads: whose, of which samples, in which view."""
     return f"{method.init}-{method.samples}-{method.view}"
+
+
+def evaluation_name(method: str, suite: str = "") -> str:
+    """The stage that tries a method on the evaluation's own tasks, or on a suite."""
+    return f"evaluate {method} on {suite}" if suite else f"evaluate {method}"
+
+
+def evaluation_parts(stage: str) -> tuple[str, str]:
+    """(method, suite) of what `evaluation_name` answered; neither name has a space."""
+    method, _, suite = stage.removeprefix("evaluate ").partition(" on ")
+    return method, suite
 
 
 def derived_seed(config: ExperimentConfig, part: str) -> int:

@@ -10,7 +10,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,13 +26,23 @@ from depo.config.schema import (
     MethodConfig,
     OpenAIConfig,
     RoundConfig,
+    SuiteConfig,
 )
 from depo.data.store import write_atomic
 from depo.envs.registry import make_env
-from depo.graph import Experiment, Node, derived_seed, reference_key, runs_dir
+from depo.graph import (
+    Experiment,
+    Node,
+    derived_seed,
+    evaluation_name,
+    evaluation_parts,
+    reference_key,
+    runs_dir,
+)
 from depo.policies.openai import require_key
 from depo.records import Manifest
 from depo.stages import base
+from depo.stages.tasksets import evaluation_tasks, files_of, suite_tasks
 
 if TYPE_CHECKING:
     from depo.stages.mirror import Mirror
@@ -49,8 +59,12 @@ def build(config: ExperimentConfig) -> Experiment:
         _method(experiment, name)
     for round_ in config.rounds:
         _round(experiment, round_)
-    evaluated = [_evaluation(experiment, name) for name in config.evaluated]
-    _report(experiment, evaluated)
+    for name in config.evaluated:
+        for suite in ("", *config.evaluation.suites):
+            _evaluation(experiment, name, suite)
+    for name in config.evaluated if config.evaluation.thought_utility else ():
+        _thoughts(experiment, name)
+    _report(experiment)
     return experiment
 
 
@@ -68,6 +82,7 @@ def run(
         announce(
             f"{experiment.run_dir}: all {len(names)} stages are done with this configuration; nothing to run"
         )
+        _complete_mirror(experiment)
         return 0
     check(experiment.config, {node.spec.name for node in pending})
     with locked(experiment.run_dir):
@@ -86,13 +101,32 @@ def run(
     return len(pending)
 
 
+def _complete_mirror(experiment: Experiment) -> None:
+    """Tell the tracking store of finished stages that it lacks, after an outage; no work of a run."""
+    from depo.stages.mirror import Mirror
+
+    mirror = Mirror(experiment.config, experiment.run_dir)
+    if mirror.missing():
+        # Where another run holds the directory, that one does it.
+        with suppress(ConfigError), locked(experiment.run_dir), mirror:
+            pass
+
+
 def check(config: ExperimentConfig, pending: Set[str]) -> None:
     """What a parsed configuration can still get wrong for the `pending` stages, before anything is written.
 
     Raises `ConfigError` for an unknown environment, level or option, a model path that is not there,
-    an endpoint whose key is not in the environment, and an import that is not there.
+    an endpoint whose key is not in the environment, an import that is not there, and held-out tasks
+    or levels of `evaluation.difficulty` that there are not.
     """
     make_env(config.env.id, config.env.options)
+    evaluated = {evaluation_parts(name)[1] for name in pending if name.startswith("evaluate ")}
+    for suite in sorted(evaluated):
+        if suite:
+            suite_tasks(config.evaluation, suite)
+        else:
+            tasks = evaluation_tasks(config.env, config.evaluation)
+            config.evaluation.difficulty_of(task.level for task in tasks)
     for round_ in config.rounds:
         if isinstance(round_.policy, OpenAIConfig) and f"generate {round_.name}" in pending:
             require_key(round_.policy)
@@ -249,25 +283,45 @@ def _reference(experiment: Experiment, method: MethodConfig, start: str) -> str:
     return name
 
 
-def _evaluation(experiment: Experiment, name: str) -> str:
+_WHICH_EPISODES = ("split", "tasks", "skip", "decoding", "seeds")
+"""Each episode stands for itself, so these add to an evaluation or take from it, and make none anew."""
+
+
+def _evaluation(experiment: Experiment, name: str, suite: str) -> str:
+    """A method on the evaluation's own tasks, or on those of a suite."""
     config = experiment.config
-    others = {"methods", "controlled", "reference", "compare", "bootstrap"}
-    identity = {
-        **config.evaluation.model_dump(mode="json", exclude=others),
-        "env": config.env.model_dump(mode="json"),
-        "dtype": config.student.dtype,
-    }
+    acts = config.evaluation.on(suite)
+    identity = acts.model_dump(
+        mode="json", include={"decoding", "seeds", "temperature", "max_steps", "max_tokens"}
+    )
+    tasks = config.evaluation.suites[suite] if suite else config.evaluation
+    env = tasks.env if isinstance(tasks, SuiteConfig) else config.env
+    identity |= tasks.model_dump(mode="json", include={"split", "tasks", "skip"})
+    # Further seeds may come and go; the first one's folder bears no seed.
+    identity |= {"seed": acts.seeds[0], "env": env.model_dump(mode="json"), "dtype": config.student.dtype}
+    if suite:
+        identity["files"] = files_of(env)
     controlled = config.evaluation.controlled.get(name)
     if controlled is not None:
         identity["controlled"] = controlled.model_dump(mode="json")
     acting = controlled.method if controlled is not None else name
     return experiment.add(
-        "evaluate", f"evaluate {name}", f"evaluation/{name}", identity, [_policy(experiment, acting)],
-        body=partial(bodies.episodes, experiment, name), together=partial(bodies.evaluation, experiment),
+        "evaluate", evaluation_name(name, suite), f"suites/{suite}/{name}" if suite else f"evaluation/{name}",
+        identity, [_policy(experiment, acting)], version=2, grows=_WHICH_EPISODES,
+        body=partial(bodies.episodes, experiment, name, suite),
+        together=partial(bodies.evaluation, experiment),
     )  # fmt: skip
 
 
-def _report(experiment: Experiment, evaluated: list[str]) -> None:
+def _thoughts(experiment: Experiment, name: str) -> None:
+    experiment.add(
+        "thoughts", f"thoughts {name}", f"thoughts/{name}",
+        {"episodes": experiment.config.evaluation.thought_utility}, [evaluation_name(name)],
+        body=partial(bodies.thoughts, experiment, name),
+    )  # fmt: skip
+
+
+def _report(experiment: Experiment) -> None:
     config = experiment.config
     identity = {
         "name": config.name,
@@ -275,7 +329,7 @@ def _report(experiment: Experiment, evaluated: list[str]) -> None:
         "departures": config.departures,
         "evaluation": config.evaluation.model_dump(mode="json"),
     }
-    needs = [n for n in experiment.nodes if n not in evaluated] + evaluated
+    needs = list(experiment.nodes)
     experiment.add("report", "report", "report", identity, needs, body=partial(bodies.report, experiment))
 
 

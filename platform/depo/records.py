@@ -22,7 +22,7 @@ SCHEMA_VERSION = 3
 _SINCE = {"Trajectory": 1, "Sample": 2, "ReferenceLogProbs": 2, "Episode": 3}
 
 Label = Literal["D", "U"]
-StopReason = Literal["terminated", "max_steps", "error"]
+StopReason = Literal["terminated", "max_steps", "early_stop", "error"]
 
 
 def content_hash(value: Any, length: int = 16) -> str:

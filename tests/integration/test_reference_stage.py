@@ -18,9 +18,10 @@ from depo.data.store import TOKENIZER_KEY, write_table
 from depo.policies.base import format_reply
 from depo.policies.checkpoint import load_renderer
 from depo.records import Sample, Step, Task, Trajectory
-from depo.stages.reference import LOG_PROBS, score
+from depo.stages.reference import score
 from depo.training.dataset import load_samples, with_reference
 from depo.training.reference import ReferenceScorer, score_table
+from depo.training.spec import LOG_PROBS
 
 pytestmark = pytest.mark.slow
 

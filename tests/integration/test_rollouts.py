@@ -114,6 +114,14 @@ def test_episodes_take_one_path_a_task(tmp_path):
     )
 
 
+def test_a_job_may_act_in_an_environment_of_its_own(undisturbed, tmp_path):
+    jobs = [job(tmp_path / "all"), job(tmp_path / "few", tasks=TASKS[:3])]
+    jobs = [replace(j, env=PLAIN) for j in jobs]
+    run_jobs(jobs, EnvConfig(id="maths"), StudentConfig(), RUNTIME, "test")
+    assert read_trajectories(tmp_path / "all") == undisturbed
+    assert {t.task.id for t in read_trajectories(tmp_path / "few")} == {task.id for task in TASKS[:3]}
+
+
 class Completions(BaseHTTPRequestHandler):
     """An endpoint that always looks left, and after `limit` answers refuses."""
 

@@ -47,6 +47,8 @@ SMALL = {
     **{f"methods.{name}.max_steps": 6 for name in METHODS},
     **{f"methods.{name}.batch_size": 8 for name in METHODS},
     "evaluation.tasks": 16,
+    "evaluation.difficulty": {"easy": ["GoToObj*"]},
+    "evaluation.suites": {"simuleq": {"env": {"id": "maths"}, "tasks": 2, "max_steps": 1, "max_tokens": 8}},
     "evaluation.bootstrap": 200,
     "sweep.space": {"alpha_steps": [0.0, 3.0]},
     "sweep.tasks": 8,
@@ -123,6 +125,16 @@ def test_every_number_walks_back_to_its_episodes_and_manifests(run_dir):
         assert manifest.inputs == {f"train {method}": read_manifest(run_dir / method).fingerprint}
 
 
+def test_a_suite_in_another_environment_has_episodes_and_a_table_of_its_own(run_dir):
+    suite = json.loads((run_dir / "results.json").read_text())["suites"]["simuleq"]
+    assert tuple(suite["methods"]) == METHODS
+    for method in METHODS:
+        episodes = read_table(run_dir / "suites" / "simuleq" / method / "episodes.parquet", Episode)
+        assert [(e.suite, e.decoding, e.num_steps) for e in episodes] == [("simuleq", "sampled", 1)] * 2
+        tokens = sum(e.num_tokens for e in episodes) / 2
+        assert suite["methods"][method]["tokens_all"]["mean"] == pytest.approx(tokens)
+
+
 def test_all_methods_met_the_same_tasks_and_none_of_training(run_dir):
     tried = {
         frozenset(e.task_id for e in read_table(run_dir / "evaluation" / m / "episodes.parquet", Episode))
@@ -187,6 +199,8 @@ def test_a_changed_key_is_named_by_the_plan(runs, capsys):
     assert "starts anew: method.beta changed" in lines["train depo"]
     assert "done" in lines["train kto"]
     assert "input train depo changed" in lines["evaluate depo"]
+    main(["plan", str(DEMO), *set_options(runs), "--set", "evaluation.seeds=[0, 1]"])
+    assert "goes on: seeds changed" in capsys.readouterr().out
 
 
 def test_runtime_is_no_part_of_a_results_identity(runs, capsys):
@@ -232,13 +246,18 @@ def test_a_sweep_adds_its_trials_and_skips_them_the_second_time(runs, run_dir):
         command("sweep", runs, "--json"), capture_output=True, text=True, timeout=300, check=False
     )
     assert first.returncode == 0, first.stderr[-3000:]
-    rows = json.loads(first.stdout)
-    assert sorted(row["alpha_steps"] for row in rows) == [0.0, 3.0]
-    assert all({"success", "tokens_all", "steps_all"} <= row.keys() for row in rows)
-    assert rows[0]["tokens_all"] <= rows[1]["tokens_all"]
-    assert json.loads((run_dir / "sweep" / "depo" / "results.json").read_text()) == rows
+    found = json.loads(first.stdout)
+    rows = found["trials"]
+    assert [row["settings"] for row in rows] == [{"alpha_steps": 0.0}, {"alpha_steps": 3.0}]
+    assert all({"success", "tokens_all", "steps_all"} <= row["metrics"].keys() for row in rows)
+    assert rows[found["best"]]["metrics"]["tokens_all"] == min(row["metrics"]["tokens_all"] for row in rows)
+    folder = run_dir / "sweep" / "depo"
+    assert json.loads((folder / "results.json").read_text()) == found
+    assert {"index.html", "sweep.md", "sweep.svg"} <= {path.name for path in folder.iterdir()}
+    left = {path.name for path in (folder / rows[0]["dir"]).iterdir() if path.is_dir()}
+    assert "adapter" in left and not left & {"model", "checkpoints", "ray"}
     again = subprocess.run(
         command("sweep", runs, "--json"), capture_output=True, text=True, timeout=60, check=False
     )
-    assert json.loads(again.stdout) == rows
+    assert json.loads(again.stdout) == found
     assert load_config(run_dir / "config.yaml").sweep.tasks == 8

@@ -93,9 +93,21 @@ def test_an_environment_that_breaks_the_contract_fails_the_check(capsys):
     assert "FAIL an invalid action is an observation" in out
 
 
-def test_a_grid_that_is_not_numbers_is_refused(capsys):
-    assert main(["sweep", str(DEMO), "--grid", "beta=a,b"]) == 1
-    assert "--grid beta=a,b: write it as FIELD=A,B,C with numbers" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ("beta", "--grid beta: write it as FIELD=A,B,C with numbers, words, true or false"),
+        ("beta=0.1,,2", "--grid beta=0.1,,2: write it as FIELD=A,B,C"),
+        ("beta=[1", "--grid beta=[1: write it as FIELD=A,B,C"),
+        ("beta=a,b", "sweep.space.beta: 'a' is refused: input should be a valid number"),
+        ("placement=margin,centre", "sweep.space.placement: 'centre' is refused"),
+    ],
+)
+def test_a_grid_that_cannot_be_tried_is_one_line(grid, message, capsys):
+    assert main(["sweep", str(DEMO), "--grid", grid]) == 1
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
 
 
 def test_the_doctor_finds_what_a_run_needs(capsys):

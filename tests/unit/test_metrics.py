@@ -1,11 +1,19 @@
-"""Metrics of hand-written episodes."""
+"""Metrics of hand-written episodes, over one seed and several."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from depo.evaluation.metrics import METRICS, by_task, value_matrix
+from depo.evaluation.metrics import (
+    METRICS,
+    by_task,
+    episode_terms,
+    judged,
+    paired_sums,
+    success_definition,
+    task_sums,
+)
 from depo.evaluation.results import summarise
 from depo.records import Episode
 
@@ -33,6 +41,9 @@ def test_metrics_by_hand():
             "tokens_success": 15.0,
             "steps_success": 3.0,
             "input_tokens_all": 600.0,
+            "invalid_rate": 0.0,
+            "malformed_rate": 0.0,
+            "repeated_rate": 0.0,
         }
     )
     assert found["tokens_all"]["n"] == 3
@@ -59,13 +70,93 @@ def test_one_task_gives_an_interval_of_no_width():
     assert found["tokens_all"] == {"mean": 10.0, "ci_low": 10.0, "ci_high": 10.0, "n": 1}
 
 
+KEYS = [metric.key for metric in METRICS]
+
+
+def ratio(sums, key):
+    return sums.ratios[KEYS.index(key)]
+
+
 def test_every_metric_has_a_column_and_only_those_over_successes_are_left_out_of_failures():
-    values = value_matrix([episode(1, False, 10, 2)])
-    assert values.shape == (1, len(METRICS))
-    left_out = [m.key for m, value in zip(METRICS, values[0], strict=True) if np.isnan(value)]
+    terms = episode_terms([episode(1, False, 10, 2)])
+    assert terms.numerator.shape == terms.denominator.shape == (1, len(METRICS))
+    left_out = [m.key for m, n in zip(METRICS, terms.denominator[0], strict=True) if n == 0]
     assert left_out == [m.key for m in METRICS if m.over == "success"]
 
 
-def test_a_task_tried_twice_by_one_method_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"bc/sampled has two episodes of task babyai/GoTo/1"):
-        by_task([episode(1, True, 10, 2), episode(1, False, 10, 2)])
+def test_rates_are_shares_of_turns_so_a_long_episode_weighs_more():
+    some = [episode(1, True, 10, 2, invalid=1), episode(2, False, 50, 8, malformed=2, repeated=4)]
+    found = summarise(some, 100, seed=0)
+    rates = {key: found[key]["mean"] for key in ("invalid_rate", "malformed_rate", "repeated_rate")}
+    assert rates == {"invalid_rate": 0.1, "malformed_rate": 0.2, "repeated_rate": 0.4}
+
+
+def test_an_episode_without_a_turn_has_no_rate():
+    broken = episode(1, False, 0, 0, stop_reason="error")
+    assert summarise([broken], 100, seed=0)["invalid_rate"]["mean"] is None
+
+
+def test_over_several_seeds_a_mean_over_successes_is_all_their_tokens_over_their_number():
+    tried = [
+        episode(1, True, 10, 1, seed=0), episode(1, True, 20, 1, seed=1),
+        episode(2, True, 90, 1, seed=0), episode(2, False, 500, 1, seed=1),
+    ]  # fmt: skip
+    found = summarise(tried, 100, seed=0)
+    assert found["tokens_success"]["mean"] == 40.0  # 120 / 3, not the mean of 15 and 90
+    assert (found["tokens_success"]["n"], found["success"]["n"]) == (2, 2)  # tasks
+    assert found["success"]["mean"] == 0.75
+    assert found["episodes"] == 4
+
+
+def test_seeds_of_one_task_do_not_narrow_the_interval():
+    once = [episode(t, t % 3 > 0, 10 + t, 2) for t in range(60)]
+    again = [episode(t, t % 3 > 0, 10 + t, 2, seed=1) for t in range(60)]
+    assert summarise(once + again, 500, seed=0)["tokens_all"] == summarise(once, 500, seed=0)["tokens_all"]
+
+
+def test_success_is_a_return_of_at_least_the_threshold_and_an_error_is_a_failure_all_the_same():
+    some = [
+        episode(1, False, 1, 1, reward=0.9),
+        episode(2, True, 1, 1, reward=0.89),
+        episode(3, True, 1, 1, reward=1.0, stop_reason="error"),
+    ]
+    assert [e.success for e in judged(some, 0.9)] == [True, False, False]
+    assert [e.success for e in judged(some, None)] == [False, True, False]
+    assert success_definition(0.9) == "return of at least 0.9"
+    assert success_definition(None) == "the environment's own end"
+
+
+def test_pairs_are_of_the_same_task_and_seed_and_over_successes_of_both():
+    a = [episode(1, True, 10, 2, seed=0), episode(1, True, 30, 2, seed=1), episode(2, True, 8, 1, seed=0)]
+    b = [episode(1, True, 20, 2, seed=0), episode(1, False, 99, 9, seed=1), episode(2, True, 4, 1, seed=7)]
+    [first], [second] = by_task(a).values(), by_task(b).values()
+    paired = paired_sums(first, second)
+    assert paired.a.numerator.shape == (1, len(METRICS))  # task 2 has no seed in common
+    assert (ratio(paired.a, "tokens_all"), ratio(paired.b, "tokens_all")) == (20.0, 59.5)
+    assert (ratio(paired.a, "tokens_success"), ratio(paired.b, "tokens_success")) == (10.0, 20.0)
+    assert ratio(paired.a_better, "success") == 0.75  # a tie and a win
+    assert ratio(paired.a_better, "tokens_all") == 1.0  # fewer is better
+    assert ratio(paired.a_better, "tokens_success") == 1.0
+
+
+def test_rates_of_a_pair_keep_each_sides_own_turns():
+    a, b = [episode(1, True, 1, 2, invalid=1)], [episode(1, True, 1, 10, invalid=1)]
+    [first], [second] = by_task(a).values(), by_task(b).values()
+    paired = paired_sums(first, second)
+    assert (ratio(paired.a, "invalid_rate"), ratio(paired.b, "invalid_rate")) == (0.5, 0.1)
+    assert ratio(paired.a_better, "invalid_rate") == 0.0
+
+
+def test_the_same_task_and_seed_twice_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"bc/sampled has two episodes of task babyai/GoTo/1 with seed 3"):
+        by_task([episode(1, True, 10, 2, seed=3), episode(1, False, 10, 2, seed=3)])
+
+
+def test_tasks_and_seeds_come_in_order_whatever_order_the_episodes_have():
+    some = [episode(2, True, 1, 1, seed=1), episode(1, True, 2, 1), episode(2, True, 3, 1, seed=0)]
+    [tasks] = by_task(some).values()
+    assert [(task, [e.seed for e in tried]) for task, tried in tasks.items()] == [
+        ("babyai/GoTo/1", [0]),
+        ("babyai/GoTo/2", [0, 1]),
+    ]
+    assert np.array_equal(task_sums(tasks).numerator[:, KEYS.index("tokens_all")], [2.0, 4.0])

@@ -103,6 +103,44 @@ def test_a_policy_with_a_budget_in_its_prompt_is_a_row_of_its_own():
         graph(controlled.replace('"bc"', '"nobody"'))
 
 
+@pytest.mark.parametrize(
+    "setting",
+    ["reference=kto", "compare=[[sft, kto]]", "bootstrap=50", "success_reward=0.9", "difficulty={all: ['*']}",
+     "prices={default: {input: 1, output: 2}}", "methods=[depo, kto, bc, bc_raw, sft]",
+     "suites={far: {env: {id: maths}, tasks: 3}}", "thought_utility=4"],
+)  # fmt: skip
+def test_how_episodes_are_judged_reaches_the_report_alone(setting):
+    assert changed_by(f"evaluation.{setting}") == {"report"}
+
+
+@pytest.mark.parametrize(
+    "more", ["seeds=[0, 1]", "tasks=1300", "skip=700", "decoding=[sampled]", "split=validation"]
+)
+def test_other_seeds_and_tasks_go_on_with_the_episodes_there_are(more):
+    changed = changed_by(f"evaluation.{more}")
+    evaluations = {f"evaluate {name}" for name in ("bc_raw", "bc", "sft", "kto", "depo")}
+    assert changed == evaluations | {"report"}
+    before, after = graph(), graph(f"evaluation.{more}")
+    assert all(before.nodes[n].spec.work == after.nodes[n].spec.work for n in evaluations)
+
+
+@pytest.mark.parametrize("other", ["seeds=[1, 0]", "temperature=0.5", "max_steps=9", "max_tokens=50"])
+def test_other_episodes_start_anew(other):
+    before, after = graph(), graph(f"evaluation.{other}")
+    assert before.nodes["evaluate bc"].spec.work != after.nodes["evaluate bc"].spec.work
+
+
+def test_thoughts_are_scored_of_every_evaluated_policy():
+    controlled = 'evaluation.controlled={"bc_brief": {"method": "bc", "tokens": 20}}'
+    experiment = graph(controlled, "evaluation.thought_utility=8")
+    node = experiment.nodes["thoughts bc_brief"]
+    assert (node.needs, node.spec.config) == (("evaluate bc_brief",), {"episodes": 8})
+    assert node.spec.out_dir == experiment.run_dir / "thoughts" / "bc_brief"
+    assert experiment.model_dir("bc_brief") == experiment.model_dir("bc")
+    assert "thoughts bc_brief" in experiment.nodes["report"].needs
+    assert [n for n in graph().nodes if n.startswith("thoughts")] == []
+
+
 def test_a_stage_taken_back_finished_is_not_run_again(tmp_path):
     experiment = graph("tracking.enabled=false", f"runtime.runs_dir={tmp_path}")
     ran = []

@@ -1,146 +1,32 @@
-"""The HTML page: the numbers it shows, what it escapes, and that it needs nothing beside itself."""
+"""The page of one run: the numbers it shows, what it escapes, and that it needs nothing beside itself."""
 
 from __future__ import annotations
 
 import html
-import random
 import re
 
 import pytest
+from report_help import (
+    EVIL,
+    make_config,
+    make_curves,
+    make_episodes,
+    make_examples,
+    make_manifests,
+    make_results,
+    make_sweep,
+    make_trajectory,
+)
 
-from depo.config.load import parse_config
 from depo.evaluation.results import build_results
-from depo.records import Episode, Manifest, Step, Task, Trajectory
 from depo.report.examples import pick_examples
 from depo.report.html import render, write_report
-from depo.report.plots import colours, sweep_plot, training_curves
+from depo.report.paper import paper_rows
+from depo.report.plots import colours
+from depo.report.plots_training import training_curves
+from depo.report.sweep import sweep_view
 
-METHODS = ("bc_raw", "bc", "sft", "kto", "depo")
-EVIL = "<script>alert('x')</script> & \"quoted\""
-
-
-def make_config(**values):
-    return parse_config(
-        {
-            "name": "babyai-tiny",
-            "description": "Small agents on BabyAI.",
-            "departures": "own rollouts, paired by task",
-            "rounds": [{"name": "teacher", "policy": {"kind": "teacher"}}],
-            "methods": {
-                "bc_raw": {"objective": "sft", "init": "student", "view": "raw"},
-                "bc": {"objective": "sft", "init": "student"},
-                "sft": {"objective": "sft"},
-                "kto": {"objective": "kto"},
-                "depo": {"objective": "depo", "alpha_tokens": 3, "alpha_steps": 3},
-            },
-            "evaluation": {"bootstrap": 300},
-            **values,
-        }
-    )
-
-
-def make_episodes(tasks=60):
-    rng = random.Random(1)
-    found = []
-    for task in range(tasks):
-        level, hard = ("GoToObj", "OpenRedDoor")[task % 2], 1 + rng.randrange(5)
-        for m, method in enumerate(METHODS):
-            for decoding in ("sampled", "greedy"):
-                success = rng.random() < 0.82 + 0.03 * m
-                steps = hard + rng.randrange(3) if success else 12
-                tokens = steps * (32 if method == "bc_raw" else 13 - m)
-                found.append(
-                    Episode(
-                        method,
-                        decoding,
-                        f"babyai/{level}/{task}",
-                        level,
-                        success,
-                        0.95 * success,
-                        tokens,
-                        steps,
-                        150 * steps,
-                        "terminated" if success else "max_steps",
-                        f"{method}{task}",
-                    )
-                )
-    return found
-
-
-def make_trajectory(policy, seed, thoughts, success=True):
-    steps = tuple(
-        Step(
-            observation=f"You see a red ball 2 steps forward. (turn {i})",
-            text=f"Thought: {t}\nAction: go to ball",
-            thought=t,
-            action="go to red ball 1",
-            reward=0.0,
-            valid=i % 3 != 2,
-            malformed=False,
-            num_tokens=len(t.split()) + 5,
-        )
-        for i, t in enumerate(thoughts)
-    )
-    return Trajectory(
-        task=Task("babyai", "GoToObj", seed, "test"),
-        policy=policy,
-        tokenizer="",
-        system="",
-        steps=steps,
-        reward=0.9 * success,
-        success=success,
-        stop_reason="terminated" if success else "max_steps",
-    )
-
-
-def make_examples():
-    wordy = "I think the red ball is ahead of me, so it may be best to walk to it now"
-    before = [make_trajectory("bc", seed, [wordy] * (2 + seed % 3)) for seed in range(9)]
-    after = [make_trajectory("depo", seed, ["Ball ahead."] * (1 + seed % 2), seed != 4) for seed in range(9)]
-    return pick_examples(before, after)
-
-
-def make_curves(steps=60):
-    rng = random.Random(2)
-    sft = [{"step": s, "loss": 0.4 + 2 / s + 0.05 * rng.random()} for s in range(1, steps)]
-    kto = [
-        {
-            "step": s,
-            "loss": 0.5 - 0.002 * s + 0.02 * rng.random(),
-            "log_ratio/desirable": 0.01 * s,
-            "log_ratio/undesirable": -0.08 * s + rng.random(),
-            "z0": 0.02 * rng.random(),
-            "bonus": 0.9,
-        }
-        for s in range(1, steps)
-    ]
-    return {"student": sft, "bc_raw": sft, "bc": sft, "sft": sft, "kto": kto, "depo": kto}
-
-
-def make_manifests():
-    def manifest(stage, inputs, **metrics):
-        return Manifest(
-            stage,
-            1,
-            f"{abs(hash(stage)) % 16**8:016x}",
-            {},
-            inputs,
-            2400,
-            3,
-            61.5,
-            "2026-11-21T10:00:00+00:00",
-            metrics,
-            {"depo": "0.1.0", "torch": "2.13.0"},
-            "6e9d64712345+",
-        ).to_row()
-
-    return [
-        manifest("generate teacher", {}, tasks=300, success=0.93, reward=0.871, tokens=61.2, steps=3.9),
-        manifest(
-            "annotate teacher", {"trajectories": "ab" * 8}, trajectories=2400, desirable=1301, share=0.542
-        ),
-        manifest("train depo", {"samples": "cd" * 8, "reference": "ef" * 8}, loss=0.41),
-    ]
+PAPER = ("success", "reward", "tokens_all", "steps_all", "tokens_success", "steps_success")
 
 
 @pytest.fixture(scope="module")
@@ -150,12 +36,18 @@ def config():
 
 @pytest.fixture(scope="module")
 def results(config):
-    return build_results(make_episodes(), config, {"data hash": "0123abcd"})
+    return make_results(config, **{"data hash": "0123abcd"})
 
 
 @pytest.fixture(scope="module")
 def page(results, config):
-    return render(results, make_curves(), make_manifests(), make_examples(), config)
+    sweeps = [
+        sweep_view(make_sweep({"alpha_tokens": [0.0, 3.0], "alpha_steps": [0.0, 3.0]}, failed=[1]), ()),
+        sweep_view(make_sweep({"beta": [0.1, 0.2]}, name="beta"), ()),
+    ]
+    paper = paper_rows("babyai", ["suites"])
+    curves, manifests, examples = make_curves(), make_manifests(), make_examples()
+    return render(results, curves, manifests, examples, config, sweeps, paper, ["sweep/old/results.json"])
 
 
 def cells(page):
@@ -183,19 +75,65 @@ def test_every_number_of_the_results_table_is_that_of_results_json(page, results
     for name, method in results["methods"].items():
         for decoding, values in [("sampled", method), ("greedy", method["decodings"]["greedy"])]:
             for key, metric in results["metrics"].items():
-                if key != "input_tokens_all":
-                    assert shown[f"{decoding}/{name}/{key}"] == printed(values[key], "mean", metric)
-                    checked += 1
-    assert checked == 5 * 2 * 6
+                assert shown[f"{decoding}/{name}/{key}"] == printed(values[key], "mean", metric)
+                checked += 1
+    assert checked == 5 * 2 * 10
 
 
 def test_every_number_of_the_comparisons_is_that_of_results_json(page, results):
     shown = cells(page)
-    rows = [row for row in results["comparisons"] if row["metric"] != "input_tokens_all"]
+    rows = [row for row in results["comparisons"] if row["metric"] in PAPER]
     assert len(rows) == 5 * 2 * 6
     for row in rows:
         key = f"{row['decoding']}/{row['a']}-{row['b']}/{row['metric']}"
         assert shown[key] == printed(row, "difference", results["metrics"][row["metric"]], "+")
+
+
+def test_suites_seeds_money_and_thoughts_are_shown_as_results_json_has_them(page, results):
+    shown, metrics = cells(page), results["metrics"]
+    for name, method in results["methods"].items():
+        for key in ("success", "tokens_all"):
+            suite = results["suites"]["gsm"]["methods"][name][key]
+            assert shown[f"gsm/sampled/{name}/{key}"] == printed(suite, "mean", metrics[key])
+            assert shown[f"iqm/{name}/{key}"] == printed(method["iqm"][key], "mean", metrics[key])
+        cost = method["economics"]["cost_of_pass"]
+        assert shown[f"economics/{name}/cost_of_pass"][0] == f"{cost['mean']:.4g}"
+    useful = results["methods"]["depo"]["thought_utility"]["intervals"]["share_positive"]
+    assert shown["thoughts/depo/share_positive"] == (f"{100 * useful['mean']:.4g}", "[70, 90]")
+    for title in ("By level", "By difficulty", "Suite gsm", "Sweep alpha", "Sweep beta", "Economics"):
+        assert f"<h2>{title}</h2>" in page
+    assert "sweep/old/results.json" in page and "nothing of this table was measured here" in page
+
+
+def test_a_comparison_carries_how_likely_a_is_better(page, results):
+    (row,) = [
+        r
+        for r in results["comparisons"]
+        if (r["a"], r["b"], r["decoding"], r["metric"]) == ("depo", "bc", "sampled", "tokens_all")
+    ]
+    chance = row["probability"]
+    shown = f"P {chance['mean']:.2f} [{chance['ci_low']:.2f}, {chance['ci_high']:.2f}]"
+    cell = page[page.index('data-key="sampled/depo-bc/tokens_all"') :]
+    assert shown in cell[: cell.index("</td>")]
+
+
+def test_a_rows_numbers_name_the_stage_they_come_from(page):
+    row = page[page.index('data-key="sampled/depo/success"') - 300 :]
+    assert "evaluate depo 55555555" in row[:300]
+
+
+def test_the_markdown_holds_the_same_numbers(tmp_path, results, config):
+    write_report(tmp_path, results, {}, [], [], config, paper=paper_rows("babyai"))
+    lines = (tmp_path / "report.md").read_text().splitlines()
+    (row,) = [line for line in lines if line.startswith("| depo | 9")][:1]
+    metrics = [results["metrics"][key] for key in PAPER]
+    values = [
+        printed(results["methods"]["depo"][key], "mean", m) for key, m in zip(PAPER, metrics, strict=True)
+    ]
+    assert row == f"| depo | {' | '.join(f'{value} {interval}' for value, interval in values)} |"
+    assert "| evaluate depo | 5555555555555555 |" in lines
+    assert any("Llama-3.1-8B" in line and "| 88.0 | 327.0 |" in line for line in lines)
+    assert {line.count("|") for line in lines if line.startswith("| depo − bc ")} == {8}
 
 
 def test_colour_is_given_only_where_the_interval_excludes_zero_and_says_which_way(page, results):
@@ -204,7 +142,7 @@ def test_colour_is_given_only_where_the_interval_excludes_zero_and_says_which_wa
         for tone, key in re.findall(r'<td class="num (\w*)" data-key="([^"]+)"', page)
     }
     for row in results["comparisons"]:
-        if row["metric"] == "input_tokens_all":
+        if row["metric"] not in PAPER:
             continue
         better = (row["difference"] > 0) == (results["metrics"][row["metric"]]["better"] == "higher")
         expected = ("good" if better else "bad") if row["excludes_zero"] else ""
@@ -242,8 +180,8 @@ def test_departures_description_and_provenance_are_shown(page):
         "torch 2.13.0",
     ):
         assert text in page
-    assert "experiment 0, evaluation [0], bc_raw 0" in page
-    assert page.count("<svg") == 4
+    assert "experiment 0, evaluation [0, 1], bc_raw 0" in page
+    assert page.count("Success:</b> return of at least 0.9") == 1
 
 
 def test_the_report_is_written_and_written_again_to_the_same_bytes(tmp_path, results, config):
@@ -251,11 +189,13 @@ def test_the_report_is_written_and_written_again_to_the_same_bytes(tmp_path, res
     first = write_report(tmp_path / "report", *arguments)
     before = first.read_bytes()
     assert write_report(tmp_path / "report", *arguments).read_bytes() == before
-    assert [p.name for p in (tmp_path / "report").iterdir()] == ["index.html"]
+    assert sorted(p.name for p in (tmp_path / "report").iterdir()) == ["index.html", "report.md"]
 
 
-def test_a_report_can_be_made_of_one_method_without_curves_examples_or_manifests(config):
-    lost = [e for e in make_episodes(6) if e.method == "bc" and e.decoding == "sampled" and not e.success]
+def test_a_report_can_be_made_of_one_method_without_curves_examples_or_manifests():
+    config = make_config(evaluation={"bootstrap": 50})
+    tried = [e for e in make_episodes(6) if (e.method, e.decoding, e.suite) == ("bc", "sampled", "")]
+    lost = [e for e in tried if not e.success]
     assert lost
     page = render(build_results(lost, config, {}), {}, [], [], config)
     assert "Paired comparisons" not in page
@@ -275,26 +215,12 @@ def test_examples_are_the_median_the_largest_saving_and_the_first_failure():
     assert pick_examples(before, []) == []
 
 
-def test_a_sweep_over_one_setting_is_a_line_over_two_a_heat_map_over_three_only_a_table(results, config):
-    def trials(*names):
-        return [
-            {"params": dict.fromkeys(names, 0.0) | {name: 3.0}, "metrics": {"tokens_all": 30.0 + i}}
-            for i, name in enumerate(names)
-        ] + [{"params": dict.fromkeys(names, 0.0), "metrics": {"tokens_all": 40.0}}]
-
-    one, two, three = trials("alpha"), trials("alpha", "beta"), trials("alpha", "beta", "gamma")
-    assert "alpha" in sweep_plot(one, "tokens_all")
-    assert "40" in sweep_plot(two, "tokens_all") and "beta" in sweep_plot(two, "tokens_all")
-    assert sweep_plot(three, "tokens_all") == ""
-    page = render(results, {}, [], [], config, sweep=three)
-    assert "<h2>Sweep</h2>" in page and "<th>gamma</th>" in page
-
-
 def test_curves_without_anything_to_show_make_no_plot():
     ink = colours(["bc", "depo"])
-    assert training_curves({}, {}, ink) == ""
-    assert training_curves({"bc": [{"step": 1, "seconds": 3.0}]}, {"bc": "sft"}, ink) == ""
-    assert "bonus" in training_curves({"depo": [{"step": 1, "bonus": 0.9}]}, {"depo": "depo"}, ink)
+    assert training_curves({}, {}, ink) == []
+    assert training_curves({"bc": [{"step": 1, "seconds": 3.0}]}, {"bc": "sft"}, ink) == []
+    (panel,) = training_curves({"depo": [{"step": 1, "bonus": 0.9}]}, {"depo": "depo"}, ink)
+    assert "bonus" in panel.svg
 
 
 def test_curves_of_every_objective_are_drawn_by_their_kind():
@@ -302,7 +228,7 @@ def test_curves_of_every_objective_are_drawn_by_their_kind():
     row = {"step": 1, "loss": 0.5, "gradient_corr_tokens": -0.2, "saturated_share": 0.1}
     curves = {"weighted_bc": [{"step": 1, "loss": 2.0}], "simpo": [row], "own": [row]}
     objectives = {"weighted_bc": "weighted_bc", "simpo": "simpo", "own": "mine:LOSS"}
-    drawn = training_curves(curves, objectives, ink)
+    drawn = "".join(panel.svg for panel in training_curves(curves, objectives, ink))
     for title in ("loss, SFT", "loss, preference stage", "gradient weight against tokens", "saturated"):
         assert title in drawn
     assert "pre-training" not in drawn

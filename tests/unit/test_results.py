@@ -1,4 +1,4 @@
-"""`results.json` and the terminal's table."""
+"""`results.json`: methods, levels, seeds, suites, comparisons; and the terminal's table."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import random
 
 import pytest
 
+from depo.config.base import ConfigError
 from depo.config.load import parse_config
-from depo.evaluation.results import build_results, format_table
+from depo.evaluation.metrics import METRICS
+from depo.evaluation.results import build_results
+from depo.evaluation.text import format_table
 from depo.records import Episode
 
-KEYS = ["success", "reward", "tokens_all", "steps_all", "tokens_success", "steps_success", "input_tokens_all"]
+PAPER = ["success", "reward", "tokens_all", "steps_all", "tokens_success", "steps_success"]
+KEYS = [*PAPER, "input_tokens_all", "invalid_rate", "malformed_rate", "repeated_rate"]
 
 
 def config(**evaluation):
@@ -85,7 +89,10 @@ def test_the_comparisons_are_against_the_reference_depo_against_kto_and_those_as
     ]  # fmt: skip
     assert len(pairs) == 5 * 2 * len(KEYS)
     first = results["comparisons"][0]
-    assert {"a", "b", "metric", "decoding", "difference", "ci_low", "ci_high", "n"} <= set(first)
+    assert set(first) == {
+        "a", "b", "metric", "decoding", "difference", "ci_low", "ci_high", "n", "excludes_zero", "relative",
+        "probability",
+    }  # fmt: skip
 
 
 def test_a_pair_asked_for_twice_stands_once():
@@ -153,9 +160,134 @@ def test_the_terminal_table_shows_the_means_and_marks_intervals_that_exclude_zer
     assert f"{difference['difference']:+.1f}" in depo
     assert f"{difference['ci_high']:+.1f}]*" in depo
     assert sum("greedy" in line for line in lines) == 1
+    assert lines[0] == "Success: the environment's own end."
+    chance = difference["probability"]
+    better = next(line for line in lines if line.startswith("depo, bc"))
+    low, high = 100 * chance["ci_low"], 100 * chance["ci_high"]
+    assert f"{100 * chance['mean']:.0f} [{low:.0f}, {high:.0f}]" in better
+    assert chance["ci_low"] > 0.5  # fewer tokens are better
 
 
 def test_a_method_tried_with_one_decoding_only_is_left_out_of_the_others_table():
     some = [e for e in episodes() if e.method != "kto" or e.decoding == "sampled"]
     text = format_table(build_results(some, config(), {}))
     assert sum(line.startswith("kto ") and "−" not in line.split("[")[0] for line in text.splitlines()) == 1
+
+
+def with_seeds(seeds, **evaluation):
+    """The episodes once a seed when sampled, with other numbers, and once when greedy."""
+    some = [
+        dataclasses.replace(e, seed=seed, num_tokens=e.num_tokens + seed)
+        for e in episodes()
+        for seed in (seeds if e.decoding == "sampled" else seeds[:1])
+    ]
+    return build_results(some, config(seeds=list(seeds), **evaluation), {})
+
+
+def test_version_2_says_what_it_is_about(results):
+    assert results["version"] == 2
+    assert (results["tasks"], results["seeds"], results["reference"]) == (40, [0], "bc")
+    assert [key for key, m in results["metrics"].items() if m["group"] == "paper"] == PAPER
+    assert list(results["metrics"]) == KEYS == [m.key for m in METRICS]
+
+
+def test_each_seed_has_its_means_and_several_have_an_interquartile_mean(results):
+    assert set(results["methods"]["bc"]["by_seed"]) == {"0"}
+    assert "iqm" not in results["methods"]["bc"]
+    found = with_seeds((0, 5))["methods"]["bc"]
+    assert found["by_seed"]["5"]["tokens_all"] == pytest.approx(found["by_seed"]["0"]["tokens_all"] + 5)
+    assert found["tokens_all"]["mean"] == pytest.approx(found["by_seed"]["0"]["tokens_all"] + 2.5)
+    assert set(found["iqm"]) == {"success", "reward", "tokens_all", "steps_all", "input_tokens_all"}
+    assert found["iqm"]["tokens_all"]["n"] == 80
+    assert (found["success"]["n"], found["episodes"]) == (40, 80)
+    assert found["decodings"]["greedy"]["episodes"] == 40
+
+
+def test_what_counts_as_success_is_settled_here_and_printed():
+    strict = build_results(episodes(), config(success_reward=0.95), {})
+    assert strict["success"] == "return of at least 0.95"
+    assert strict["methods"]["bc"]["success"]["mean"] == 0.0
+    assert format_table(strict).startswith("Success: return of at least 0.95.")
+
+
+def test_levels_are_gathered_into_difficulties_and_the_first_that_names_one_has_it():
+    found = build_results(episodes(), config(difficulty={"easy": ["L0"], "rest": ["L*"]}), {})
+    bc = found["methods"]["bc"]
+    assert list(bc["difficulties"]) == ["easy", "rest"]
+    assert bc["difficulties"]["easy"] == bc["levels"]["L0"]
+    assert bc["difficulties"]["rest"] == bc["levels"]["L1"]
+    some = build_results(episodes(), config(difficulty={"easy": ["?0"]}), {})
+    assert some["methods"]["bc"]["difficulties"]["easy"]["episodes"] == 20
+
+
+def test_a_pattern_that_matches_no_level_is_an_error_that_names_it():
+    with pytest.raises(ConfigError, match=r"evaluation.difficulty.easy: 'GoTo\*' matches no level.*L0, L1"):
+        build_results(episodes(), config(difficulty={"easy": ["L0", "GoTo*"]}), {})
+
+
+def test_prices_give_costs_and_a_controlled_policy_costs_what_the_one_it_holds_does():
+    names = ("bc", "depo", "short")
+    settings = {
+        "controlled": {"short": {"method": "bc", "tokens": 5}},
+        "prices": {"bc": {"input": 1, "output": 10}, "default": {"input": 0, "output": 0}},
+    }
+    found = build_results(episodes(methods=names), config(**settings), {})
+    costs = {name: found["methods"][name]["economics"]["cost"]["mean"] for name in names}
+    bc, short = found["methods"]["bc"], found["methods"]["short"]
+    assert costs["bc"] == pytest.approx(
+        (bc["input_tokens_all"]["mean"] + 10 * bc["tokens_all"]["mean"]) / 1e6
+    )
+    assert costs["short"] == pytest.approx(
+        (short["input_tokens_all"]["mean"] + 10 * short["tokens_all"]["mean"]) / 1e6
+    )
+    assert costs["depo"] == 0.0
+    assert found["economics"]["prices"]["bc"]["output"] == 10
+
+
+def test_without_prices_nothing_is_priced_and_the_frontier_is_there_all_the_same(results):
+    economics = results["methods"]["bc"]["economics"]
+    assert economics["cost"]["mean"] is None
+    assert economics["cost_of_pass"] is None
+    assert 0 < economics["tokens_on_failures"]["mean"] < 1
+    pareto = [name for name, m in results["methods"].items() if m["economics"]["pareto"]]
+    assert pareto == results["economics"]["pareto"] != []
+    assert 0 < results["economics"]["hypervolume"]["value"] < 1
+    assert set(results["curves"]["tokens"]["methods"]) == set(results["methods"])
+
+
+def test_thought_utility_stands_by_itself_and_the_rest_in_info():
+    told = {"bc": {"steps": 60, "thoughts": {"utility_mean": 0.3}}}
+    found = build_results(episodes(), config(), {}, told)["methods"]
+    assert found["bc"]["thought_utility"] == {"utility_mean": 0.3}
+    assert found["bc"]["info"] == {"steps": 60}
+    assert "thought_utility" not in found["kto"]
+
+
+def test_a_suite_has_its_own_tasks_table_and_definition_of_success():
+    elsewhere = [dataclasses.replace(e, suite="sums") for e in episodes(decodings=("sampled",), tasks=12)]
+    suites = {"sums": {"env": {"id": "maths"}, "success_reward": 0.5, "tasks": 12}}
+    found = build_results([*episodes(), *elsewhere], config(suites=suites), {})
+    plain = build_results(episodes(), config(suites=suites), {})
+    assert {**found, "suites": {}} == {**plain, "suites": {}}
+    suite = found["suites"]["sums"]
+    assert (suite["env"], suite["tasks"], suite["success"]) == ("maths", 12, "return of at least 0.5")
+    assert suite["methods"]["bc"]["success"]["n"] == 12
+    assert set(suite["methods"]["bc"]["levels"]) == {"L0", "L1"}
+    pairs = dict.fromkeys((c["a"], c["b"]) for c in suite["comparisons"])
+    assert list(pairs) == [("bc_raw", "bc"), ("kto", "bc"), ("depo", "bc"), ("depo", "kto")]
+    assert "Suite sums: 12 test tasks of maths, sampled; success: return of at least 0.5" in format_table(
+        found
+    )
+
+
+def test_episodes_of_a_suite_alone_are_not_an_evaluation():
+    elsewhere = [dataclasses.replace(e, suite="sums") for e in episodes()]
+    with pytest.raises(ValueError, match="no episodes"):
+        build_results(elsewhere, config(suites={"sums": {"env": {"id": "maths"}}}), {})
+
+
+def test_without_one_under_the_first_decoding_the_other_is_still_shown():
+    found = build_results(episodes(decodings=("greedy",)), config(), {})
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["methods"]["bc"]["decodings"]["greedy"]["success"]["n"] == 40
+    assert "greedy" in format_table(found)

@@ -16,7 +16,7 @@ from depo.envs.base import TextEnv
 from depo.policies.base import Reply, Request, Sampling
 from depo.records import Trajectory
 from depo.search.driver import drive
-from depo.search.episode import MALFORMED_OBSERVATION
+from depo.search.episode import MALFORMED_OBSERVATION, TurnControl
 from depo.search.run import Search, episode, search
 from depo.search.selection import best_child, uct
 from depo.search.tree import Node, merge
@@ -292,7 +292,9 @@ def test_no_two_replies_of_a_search_share_a_seed() -> None:
 
 
 def test_a_note_stands_at_the_end_of_the_system_prompt_and_in_the_record():
-    playing = episode(toy_task(), Corridor(), Sampling(), 3, 0, "p", "tok", note="Be brief.")
+    playing = episode(
+        toy_task(), Corridor(), Sampling(), 3, 0, "p", "tok", control=TurnControl(note="Be brief.")
+    )
     (asked,) = next(playing)
     assert asked.system == "walk\n\nBe brief."
     with pytest.raises(StopIteration) as over:

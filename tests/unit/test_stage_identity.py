@@ -59,6 +59,29 @@ def test_work_comes_back_with_its_configuration(spec):
     assert done(spec) == manifest
 
 
+def test_a_stage_that_grows_goes_on_with_its_work(spec):
+    spec = replace(spec, config={"lr": 1.0, "seeds": [0]}, grows=("seeds",))
+    complete(spec)
+    more = replace(spec, config={"lr": 1.0, "seeds": [0, 1]})
+    assert (done(more), state(more)) == (None, "goes on: seeds changed")
+    assert begin(more) == "goes on: seeds changed"
+    assert (more.out_dir / "work").read_text() == spec.fingerprint
+    # Killed now, it is neither what it was nor what it will be.
+    assert (done(spec), done(more), state(more)) == (None, None, "resumes")
+    finish(more, Outcome(6), time.time())
+    other = replace(more, config={"lr": 2.0, "seeds": [0, 1]})
+    assert begin(other) == "starts anew: lr changed"
+    assert not (other.out_dir / "work").exists()
+    # Back comes whatever was done of it, with however many seeds.
+    assert begin(spec) == "taken back from superseded/"
+    assert (spec.out_dir / "work").exists()
+    assert (done(spec), state(spec)) == (None, "resumes")
+    finish(spec, Outcome(3), time.time())
+    begin(other)
+    assert begin(spec) == "taken back from superseded/"
+    assert done(spec) is not None
+
+
 def test_the_fingerprint_follows_every_part_of_the_identity_but_not_the_directory(spec, tmp_path):
     assert replace(spec, out_dir=tmp_path / "elsewhere").fingerprint == spec.fingerprint
     others = [

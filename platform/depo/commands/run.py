@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(results.read_text())
         return 0
-    from depo.evaluation.results import format_table
+    from depo.evaluation.text import format_table
 
     print()
     print(format_table(json.loads(results.read_text())))

@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import Any
+
+import yaml
 
 from depo.commands.base import announce, load, talking
 from depo.config.base import ConfigError
 
 
 def sweep(options: argparse.Namespace) -> int:
-    from depo.config.base import apply_overrides
+    """Run the sweep; 1 where not one of its trials succeeded."""
     from depo.sweeps import run_sweep
 
-    grid = {}
-    for item in options.grid:
+    if options.grid:
+        options.overrides += [f"sweep.space={json.dumps(_grid(options.grid))}"]
+    config = load(options)
+    with talking(options):
+        found = run_sweep(config, announce=announce)
+    if options.json:
+        print(json.dumps(found))
+    return 0 if any(trial["state"] == "done" for trial in found["trials"]) else 1
+
+
+def _grid(items: list[str]) -> dict[str, list[Any]]:
+    """`FIELD=A,B,C` to the field's values, each read as YAML. Raises `ConfigError`."""
+    grid: dict[str, list[Any]] = {}
+    for item in items:
         field, equals, values = item.partition("=")
         try:
-            grid[field] = [float(value) for value in values.split(",")]
-        except ValueError:
+            grid[field] = [yaml.safe_load(value) for value in values.split(",")]
+        except yaml.YAMLError:
             equals = ""
-        if not equals:
-            raise ConfigError(f"--grid {item}: write it as FIELD=A,B,C with numbers")
-    config = load(options)
-    if grid:
-        values = apply_overrides(config.model_dump(mode="json"), [f"sweep.space={json.dumps(grid)}"])
-        from depo.config.load import parse_config
-
-        config = parse_config(values)
-    with talking(options):
-        rows = run_sweep(config, announce=announce)
-    if options.json:
-        print(json.dumps(rows))
-    return 0
+        if not equals or not field or not all(isinstance(v, bool | int | float | str) for v in grid[field]):
+            raise ConfigError(f"--grid {item}: write it as FIELD=A,B,C with numbers, words, true or false")
+    return grid

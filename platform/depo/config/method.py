@@ -99,6 +99,9 @@ class MethodConfig(Strict):
     """Name of the round whose samples are read."""
     view: Literal["raw", "rephrased"] = "rephrased"
     """Thoughts of desirable samples: as generated, or shortened."""
+    data_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the tasks whose samples are trained on, drawn by `seed`; a smaller share is part of a larger
+    one. `epochs` count what is left, so fewer samples are fewer steps."""
     trained_tokens: Literal["all", "last", "actions", "thoughts"] = "all"
     """Which of the agent's own tokens are trained: all, the last turn's, actions or thoughts alone.
     The bonus counts all of them whatever is trained."""

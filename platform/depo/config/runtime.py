@@ -91,11 +91,29 @@ class SweepRuntime(Strict):
     """Ray Tune trials."""
 
     max_concurrent: Count = 2
+    """Most trials at a time; fewer where the cluster has no room."""
     cpus_per_trial: NonNegative = 1
     gpus_per_trial: NonNegative = 0
+    """Whole GPUs, or a part of one: with 0.25 four trials share a GPU and its memory."""
     distributed: bool = False
-    """Each trial starts Ray Train and Ray Data of its own, as `training` and `generation` say (for
-    clusters); else it trains and evaluates inside its own process."""
+    """Each trial starts Ray Train and Ray Data of its own, on as many nodes as `training` and
+    `generation` say, and takes no GPU itself; else it trains and evaluates inside its own process."""
+    max_failures: Annotated[int, Field(ge=0)] = 1
+    """How often trials whose process was lost are started again. One that failed by an error of its own
+    waits for the next start."""
+
+    @model_validator(mode="after")
+    def _gpus_are_whole_or_part_of_one(self) -> SweepRuntime:
+        if self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
+            raise ValueError(
+                f"gpus_per_trial: {self.gpus_per_trial:g} is neither whole nor part of one GPU; round it"
+            )
+        if self.distributed and self.gpus_per_trial:
+            raise ValueError(
+                "gpus_per_trial: a distributed trial holds no GPU itself, its workers do; leave it out and "
+                "set runtime.training.num_workers and use_gpu"
+            )
+        return self
 
 
 class RuntimeConfig(Strict):

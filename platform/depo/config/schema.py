@@ -8,21 +8,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from depo.config.base import Count, Fraction, NonNegative, Positive, Strict
 from depo.config.endpoint import OpenAIConfig
 from depo.config.env import EnvConfig as EnvConfig
 from depo.config.evaluation import EvaluationConfig as EvaluationConfig
-from depo.config.evaluation import MethodName
+from depo.config.evaluation import MethodName, require
+from depo.config.evaluation import SuiteConfig as SuiteConfig
 from depo.config.method import LoraConfig as LoraConfig
 from depo.config.method import MethodConfig as MethodConfig
 from depo.config.runtime import RuntimeConfig
 from depo.config.sweep import SweepConfig as SweepConfig
+from depo.config.sweep import check_space
 
 RESERVED = {
-    "student", "trajectories", "samples", "reference", "evaluation", "sweep", "report", "config", "results",
-    "mlflow", "ray",
+    "student", "trajectories", "samples", "reference", "evaluation", "suites", "thoughts", "sweep", "report",
+    "config", "results", "superseded", "mlflow", "ray",
 }  # fmt: skip
 
 
@@ -215,9 +217,20 @@ class TrackingConfig(Strict):
 
     enabled: bool = True
     uri: str | None = None
-    """An MLflow server or store; by default an SQLite file beside the run directories."""
+    """An MLflow server (`http://HOST:PORT`) or database; by default an SQLite file beside the runs."""
     experiment: str | None = None
     """Experiment name; by default the run's name."""
+    adapters: bool = False
+    """Copy trained adapters to the store too; costs their size, once a method and once a trial."""
+
+    @field_validator("uri")
+    @classmethod
+    def _an_address(cls, uri: str | None) -> str | None:
+        if uri is not None and "://" not in uri:
+            raise ValueError(
+                f"{uri!r} is no address; write http://HOST:PORT for a server, sqlite:///PATH for a file"
+            )
+        return uri
 
 
 class ExperimentConfig(Strict):
@@ -251,29 +264,17 @@ class ExperimentConfig(Strict):
             raise ValueError("rounds: two rounds share a name; rename one")
         for r in self.rounds:
             if isinstance(r.policy, EngineConfig):
-                _require(r.policy.model, policies, f"rounds.{r.name}.policy.model")
+                require(r.policy.model, policies, f"rounds.{r.name}.policy.model")
         for name in self.annotation:
-            _require(name, rounds, f"annotation.{name}")
+            require(name, rounds, f"annotation.{name}")
         for name, method in self.methods.items():
-            _require(method.init, [p for p in policies if p != name], f"methods.{name}.init")
-            _require(method.samples, rounds, f"methods.{name}.samples")
-        for name, controlled in self.evaluation.controlled.items():
-            if name in policies or name in RESERVED:
-                raise ValueError(f"evaluation.controlled.{name}: the name is taken; rename it")
-            _require(controlled.method, policies, f"evaluation.controlled.{name}.method")
-        policies += self.evaluation.controlled
-        for name in self.evaluation.methods:
-            _require(name, policies, "evaluation.methods")
-        for pair in self.evaluation.compare:
-            for name in pair:
-                _require(name, policies, "evaluation.compare")
-        if self.evaluation.reference not in policies:
-            _require(self.evaluation.reference, policies, "evaluation.reference")
+            require(method.init, [p for p in policies if p != name], f"methods.{name}.init")
+            require(method.samples, rounds, f"methods.{name}.samples")
+        self.evaluation.check_names(policies, RESERVED)
         self._refuse_circles()
         if self.sweep is not None:
-            _require(self.sweep.method, list(self.methods), "sweep.method")
-            for key in self.sweep.space:
-                _require(key, list(MethodConfig.model_fields), "sweep.space")
+            require(self.sweep.method, list(self.methods), "sweep.method")
+            check_space(self.sweep, self.methods[self.sweep.method])
         return self
 
     @property
@@ -297,8 +298,3 @@ class ExperimentConfig(Strict):
 
         for name in self.methods:
             visit(name, ())
-
-
-def _require(name: str, known: list[str], key: str) -> None:
-    if name not in known:
-        raise ValueError(f"{key}: {name!r} is not defined; known: {', '.join(known)}")

@@ -51,11 +51,11 @@ def reply_mask(reply: tuple[int, ...], renderer: ChatRenderer) -> tuple[int, ...
     ended = int(reply[-1:] == (renderer.end_of_turn,))
     length = len(reply) - ended
     start = action_start(renderer.text(reply))
-    thought = length if start is None else _tokens_before(reply, start, renderer)
+    thought = length if start is None else tokens_before(reply, start, renderer)
     return (1,) * thought + (2,) * (length - thought + ended)
 
 
-def _tokens_before(reply: tuple[int, ...], place: int, renderer: ChatRenderer) -> int:
+def tokens_before(reply: tuple[int, ...], place: int, renderer: ChatRenderer) -> int:
     """How many of the reply's tokens end at or before character `place` of its text."""
     return bisect_right(range(1, len(reply) + 1), place, key=lambda n: len(renderer.text(reply[:n])))
 

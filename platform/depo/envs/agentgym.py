@@ -135,6 +135,10 @@ class AgentGymEnv:
             raise ConfigError(f"splits.{split}: {len(numbers)} tasks, {count} were asked for; widen it")
         return [Task(self.id, self._level, number, split) for number in numbers[:count]]
 
+    def task_count(self, split: str) -> int:
+        """Task numbers that `splits` gives a split."""
+        return len(self._ranges.get(split, range(0)))
+
     def close(self) -> None:
         """Give the remote environment back; also happens when this one is thrown away."""
         self._forget()

@@ -64,3 +64,12 @@ class TextEnv(Protocol):
         unknown split.
         """
         ...
+
+
+@runtime_checkable
+class Counted(Protocol):
+    """What an environment offers besides where it knows how many tasks it has."""
+
+    def task_count(self, split: str) -> int | None:
+        """Tasks of a split; None where they have no end."""
+        ...

@@ -1,18 +1,41 @@
-"""From evaluation episodes to `results.json` and to the table in the terminal."""
+"""From evaluation episodes to `results.json`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from depo.config.endpoint import PriceConfig
 from depo.config.schema import EvaluationConfig, ExperimentConfig
-from depo.evaluation.metrics import METRICS, Metric, by_task, value_matrix
-from depo.evaluation.statistics import mean_intervals, paired_differences
+from depo.evaluation.curves import success_curves
+from depo.evaluation.economics import economics_of, frontier, means_on_axes
+from depo.evaluation.interquartile import stratified_intervals
+from depo.evaluation.metrics import (
+    METRICS,
+    Tasks,
+    by_task,
+    describe,
+    episode_terms,
+    judged,
+    paired_sums,
+    success_definition,
+    task_sums,
+)
+from depo.evaluation.statistics import intervals, paired_differences, percentile_intervals
 from depo.records import Episode
 
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 
-Groups = dict[tuple[str, str], dict[str, Episode]]
+Groups = Mapping[tuple[str, str], Tasks]
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How often tasks are drawn anew, and by which draws."""
+
+    resamples: int
+    seed: int
 
 
 def build_results(
@@ -21,39 +44,68 @@ def build_results(
     provenance: Mapping[str, Any],
     per_method_info: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """The machine-readable answer of an experiment, as plain JSON values.
+    """The machine-readable answer of an experiment, as plain JSON values (docs/evaluation.md lists them).
 
-    `methods[name]` holds each metric of the first decoding as `{"mean", "ci_low", "ci_high", "n"}`
-    (null over no tasks), `levels` the same by level, `decodings` the same for every further
-    decoding, `info` what the caller tells of the method. `comparisons` are paired differences
-    a - b over tasks that both tried; metrics over successful tasks pair those where both succeed.
-    Raises `ValueError` without episodes, or for a task tried twice by one method and decoding.
+    `episodes` are those of the evaluation and of all its suites, judged by the environment; what counts
+    as success is settled here. `per_method_info` is what the caller tells of a method; its "thoughts" go to
+    `thought_utility`, the rest to `info`.
+
+    Raises `ValueError` without episodes of the evaluation's own tasks, or for a task tried twice by one
+    method, decoding and seed; `ConfigError` for a pattern of `difficulty` that matches no level.
     """
-    groups = by_task(episodes)
+    evaluation = config.evaluation
+    by_suite: dict[str, list[Episode]] = {}
+    for episode in episodes:
+        by_suite.setdefault(episode.suite, []).append(episode)
+    groups = by_task(judged(by_suite.pop("", []), evaluation.success_reward))
     if not groups:
         raise ValueError("evaluation: no episodes; evaluate at least one method")
-    evaluation = config.evaluation
     names = _method_order(groups, config)
+    bootstrap = Bootstrap(evaluation.bootstrap, evaluation.seeds[0])
+    primary = {name: groups[name, d] for name in names if (name, d := evaluation.decoding[0]) in groups}
+    frontiers = frontier({name: means_on_axes(tasks) for name, tasks in primary.items()}) if primary else {}
+    sorted_levels = evaluation.difficulty_of(
+        episode.level for tasks in groups.values() for tried in tasks.values() for episode in tried
+    )
     info = per_method_info or {}
-    tasks = {task_id for group in groups.values() for task_id in group}
     return {
         "version": RESULTS_VERSION,
         "name": config.name,
         "env": config.env.id,
         "split": evaluation.split,
-        "tasks": len(tasks),
+        "tasks": _count_tasks(groups),
+        "seeds": list(evaluation.seeds),
         "decoding": evaluation.decoding[0],
         "reference": evaluation.reference,
-        "metrics": {metric.key: _describe(metric) for metric in METRICS},
-        "methods": {name: _method(name, groups, evaluation, info.get(name, {})) for name in names},
-        "comparisons": _comparisons(names, groups, evaluation),
+        "success": success_definition(evaluation.success_reward),
+        "metrics": {metric.key: describe(metric) for metric in METRICS},
+        "methods": {
+            name: _method(name, groups, config, sorted_levels, bootstrap)
+            | _economics(name, primary, config, frontiers, bootstrap)
+            | _told(info.get(name, {}))
+            for name in names
+        },
+        "comparisons": _comparisons(names, groups, evaluation, bootstrap),
+        "economics": {
+            "prices": {name: price.model_dump(mode="json") for name, price in evaluation.prices.items()},
+            **frontiers,
+        },
+        "curves": success_curves(primary, bootstrap.resamples, bootstrap.seed) if primary else {},
+        "suites": {
+            suite: _suite(by_suite[suite], suite, config, bootstrap)
+            for suite in [*evaluation.suites, *sorted(by_suite.keys() - evaluation.suites.keys())]
+            if suite in by_suite
+        },
         "provenance": dict(provenance),
     }
 
 
 def summarise(episodes: Sequence[Episode], resamples: int, seed: int) -> dict[str, Any]:
-    """Metrics of one method and decoding (one episode a task), with counts of episodes and errors."""
-    found = mean_intervals(value_matrix(episodes), resamples, seed)
+    """Metrics of one method and decoding, with counts of episodes and errors."""
+    tasks: dict[str, list[Episode]] = {}
+    for episode in sorted(episodes, key=lambda e: (e.task_id, e.seed)):
+        tasks.setdefault(episode.task_id, []).append(episode)
+    found = intervals(task_sums(tasks), resamples, seed)
     return {
         **{metric.key: interval.to_json() for metric, interval in zip(METRICS, found, strict=True)},
         "episodes": len(episodes),
@@ -61,25 +113,22 @@ def summarise(episodes: Sequence[Episode], resamples: int, seed: int) -> dict[st
     }
 
 
-def compare(
-    a: Mapping[str, Episode], b: Mapping[str, Episode], resamples: int, seed: int
-) -> list[dict[str, Any]]:
-    """Paired differences a - b of every metric over the tasks in both (task id to episode)."""
-    tasks = sorted(a.keys() & b.keys())
-    values_a, values_b = (value_matrix([side[task] for task in tasks]) for side in (a, b))
-    found = paired_differences(values_a, values_b, resamples, seed)
-    return [{"metric": m.key, **d.to_json()} for m, d in zip(METRICS, found, strict=True)]
+def compare(a: Tasks, b: Tasks, resamples: int, seed: int) -> list[dict[str, Any]]:
+    """Of every metric: the paired difference a - b over the tasks and seeds in both, and P(a better).
 
-
-def _describe(metric: Metric) -> dict[str, Any]:
-    return {
-        "label": metric.label,
-        "definition": metric.definition,
-        "over": metric.over,
-        "better": metric.better,
-        "scale": metric.scale,
-        "digits": metric.digits,
-    }
+    The probability is that of a doing better than b on a task drawn at random, ties half.
+    """
+    paired = paired_sums(a, b)
+    differences = paired_differences(paired.a, paired.b, resamples, seed)
+    chances = percentile_intervals(paired.a_better, resamples, seed)
+    return [
+        {
+            "metric": metric.key,
+            **difference.to_json(),
+            "probability": {"mean": chance.mean, "ci_low": chance.ci_low, "ci_high": chance.ci_high},
+        }
+        for metric, difference, chance in zip(METRICS, differences, chances, strict=True)
+    ]
 
 
 def _method_order(groups: Groups, config: ExperimentConfig) -> list[str]:
@@ -89,106 +138,146 @@ def _method_order(groups: Groups, config: ExperimentConfig) -> list[str]:
     return [*(name for name in wanted if name in found), *sorted(found - set(wanted))]
 
 
+def _count_tasks(groups: Groups) -> int:
+    return len({task_id for tasks in groups.values() for task_id in tasks})
+
+
 def _method(
-    name: str, groups: Groups, evaluation: EvaluationConfig, info: Mapping[str, Any]
+    name: str,
+    groups: Groups,
+    config: ExperimentConfig,
+    sorted_levels: Mapping[str, str],
+    bootstrap: Bootstrap,
 ) -> dict[str, Any]:
+    """One method's numbers under every decoding; those of the first stand at the top."""
+    evaluation = config.evaluation
     decodings = {
-        decoding: _with_levels(list(group.values()), evaluation)
-        for (method, decoding), group in groups.items()
+        decoding: _by_parts(tasks, sorted_levels, list(evaluation.difficulty), bootstrap)
+        for (method, decoding), tasks in sorted(groups.items(), key=lambda item: item[0])
         if method == name
     }
     primary = evaluation.decoding[0]
+    own = groups.get((name, primary))
     return {
         "decoding": primary,
         **decodings.pop(primary, {}),
-        "decodings": {key: decodings[key] for key in sorted(decodings)},
-        "info": dict(info),
+        "decodings": decodings,
+        **(_by_seed(own, bootstrap) if own else {}),
     }
 
 
-def _with_levels(episodes: list[Episode], evaluation: EvaluationConfig) -> dict[str, Any]:
+def _by_parts(
+    tasks: Tasks, sorted_levels: Mapping[str, str], difficulties: Sequence[str], bootstrap: Bootstrap
+) -> dict[str, Any]:
+    """The metrics of all episodes, of each level, and of each difficulty."""
+    episodes = [episode for tried in tasks.values() for episode in tried]
     by_level: dict[str, list[Episode]] = {}
     for episode in episodes:
         by_level.setdefault(episode.level, []).append(episode)
-    resamples, seed = evaluation.bootstrap, evaluation.seeds[0]
+    by_group = {
+        group: [e for level, found in by_level.items() if sorted_levels.get(level) == group for e in found]
+        for group in difficulties
+    }
+
+    def measured(some: Sequence[Episode]) -> dict[str, Any]:
+        return summarise(some, bootstrap.resamples, bootstrap.seed)
+
     return {
-        **summarise(episodes, resamples, seed),
-        "levels": {level: summarise(by_level[level], resamples, seed) for level in sorted(by_level)},
+        **measured(episodes),
+        "levels": {level: measured(by_level[level]) for level in sorted(by_level)},
+        "difficulties": {group: measured(found) for group, found in by_group.items() if found},
     }
 
 
-def _comparisons(names: list[str], groups: Groups, evaluation: EvaluationConfig) -> list[dict[str, Any]]:
+def _by_seed(tasks: Tasks, bootstrap: Bootstrap) -> dict[str, Any]:
+    """Means of each seed; with several, interquartile means over (seed, task) scores too.
+
+    Those of metrics over all episodes: what a failure has no value of has no middle half either.
+    """
+    episodes = [episode for tried in tasks.values() for episode in tried]
+    seeds = sorted({episode.seed for episode in episodes})
+    of_seed = {
+        str(seed): {
+            metric.key: None if value != value else float(value)
+            for metric, value in zip(
+                METRICS, episode_terms([e for e in episodes if e.seed == seed]).ratios, strict=True
+            )
+        }
+        for seed in seeds
+    }
+    if len(seeds) < 2:
+        return {"by_seed": of_seed}
+    columns = [column for column, metric in enumerate(METRICS) if metric.over == "all"]
+    found = stratified_intervals(
+        episode_terms(episodes).numerator[:, columns],
+        [len(tried) for tried in tasks.values()],
+        bootstrap.resamples,
+        bootstrap.seed,
+    )
+    iqm = {METRICS[c].key: interval.to_json() for c, interval in zip(columns, found, strict=True)}
+    return {"by_seed": of_seed, "iqm": iqm}
+
+
+def _economics(
+    name: str,
+    primary: Mapping[str, Tasks],
+    config: ExperimentConfig,
+    frontiers: Mapping[str, Any],
+    bootstrap: Bootstrap,
+) -> dict[str, Any]:
+    if name not in primary:
+        return {}
+    found = economics_of(primary[name], _price(name, config), bootstrap.resamples, bootstrap.seed)
+    return {"economics": {**found, "pareto": name in frontiers["pareto"]}}
+
+
+def _price(name: str, config: ExperimentConfig) -> PriceConfig | None:
+    """What a policy's tokens cost: as named, as the policy that a controlled one holds, or by default."""
+    prices, controlled = config.evaluation.prices, config.evaluation.controlled
+    names = [name, *([controlled[name].method] if name in controlled else []), "default"]
+    return next((prices[n] for n in names if n in prices), None)
+
+
+def _told(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What the caller knows of a method."""
+    rest = {key: value for key, value in info.items() if key != "thoughts"}
+    thoughts = {"thought_utility": dict(info["thoughts"])} if "thoughts" in info else {}
+    return {**thoughts, "info": rest}
+
+
+def _comparisons(
+    names: Sequence[str], groups: Groups, evaluation: EvaluationConfig, bootstrap: Bootstrap
+) -> list[dict[str, Any]]:
+    """Against the reference, DEPO against KTO, and the pairs asked for; under each decoding."""
     pairs = [(name, evaluation.reference) for name in names if name != evaluation.reference]
     pairs += [("depo", "kto"), *evaluation.compare]
+    decodings = dict.fromkeys([*evaluation.decoding, *sorted({d for _, d in groups})])
     return [
         {"a": a, "b": b, "decoding": decoding, **row}
         for a, b in dict.fromkeys(pairs)
-        for decoding in dict.fromkeys(evaluation.decoding)
+        for decoding in decodings
         if (a, decoding) in groups and (b, decoding) in groups
-        for row in compare(
-            groups[a, decoding], groups[b, decoding], evaluation.bootstrap, evaluation.seeds[0]
-        )
+        for row in compare(groups[a, decoding], groups[b, decoding], bootstrap.resamples, bootstrap.seed)
     ]
 
 
-def format_table(results: Mapping[str, Any]) -> str:
-    """The results as aligned text: a table for each decoding, then the comparisons with the reference."""
-    primary = results["decoding"]
-    further = sorted({d for method in results["methods"].values() for d in method["decodings"]})
-    parts = [_decoding_table(results, decoding) for decoding in [primary, *further]]
-    parts.append(_comparison_table(results, primary))
-    return "\n\n".join(part for part in parts if part)
-
-
-def _decoding_table(results: Mapping[str, Any], decoding: str) -> str:
-    metrics = _printed(results)
-    rows = [["method", *(m["label"] for m in metrics.values()), "errors"]]
-    for name, method in results["methods"].items():
-        values = method if decoding == method["decoding"] else method["decodings"].get(decoding, {})
-        if "success" in values:
-            cells = [_cell(values[key], "mean", metrics[key]) for key in metrics]
-            rows.append([name, *cells, str(values["errors"])])
-    title = f"{results['tasks']} {results['split']} tasks, {decoding}: mean [95% interval over tasks]"
-    return f"{title}\n{_align(rows)}" if len(rows) > 1 else ""
-
-
-def _comparison_table(results: Mapping[str, Any], decoding: str) -> str:
-    metrics, reference = _printed(results), results["reference"]
-    pairs: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in results["comparisons"]:
-        if row["decoding"] == decoding:
-            pairs.setdefault((row["a"], row["b"]), {})[row["metric"]] = row
-    rows = [["a − b", *(m["label"] for m in metrics.values())]]
-    for (a, b), found in pairs.items():
-        cells = [_cell(found[key], "difference", metrics[key], signed=True) for key in metrics]
-        marks = ["*" if found[key]["excludes_zero"] else " " for key in metrics]
-        rows.append([f"{a} − {b}", *(f"{cell}{mark}" for cell, mark in zip(cells, marks, strict=True))])
-    if len(rows) == 1:
-        return ""
-    title = (
-        f"Paired differences over the same tasks, {decoding}, reference {reference}: "
-        "mean [95% interval]; * the interval excludes zero"
-    )
-    return f"{title}\n{_align(rows)}"
-
-
-def _printed(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The metrics that fit a terminal: the six of the paper."""
-    return {key: m for key, m in results["metrics"].items() if key != "input_tokens_all"}
-
-
-def _cell(row: Mapping[str, Any], key: str, metric: Mapping[str, Any], signed: bool = False) -> str:
-    if row[key] is None:
-        return "–"
-    spec = f"{'+' if signed else ''}.{metric['digits']}f"
-    value, low, high = (format(row[k] * metric["scale"], spec) for k in (key, "ci_low", "ci_high"))
-    return f"{value} [{low}, {high}]"
-
-
-def _align(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+def _suite(
+    episodes: Sequence[Episode], suite: str, config: ExperimentConfig, bootstrap: Bootstrap
+) -> dict[str, Any]:
+    """The numbers of one further task set, under the first decoding that it was tried with."""
+    evaluation = config.evaluation
+    settings = evaluation.suites[suite]
+    groups = by_task(judged(episodes, settings.success_reward))
+    tried = {decoding for _, decoding in groups}
+    decoding = next((d for d in evaluation.decoding if d in tried), min(tried))
+    groups = {key: tasks for key, tasks in groups.items() if key[1] == decoding}
+    names = _method_order(groups, config)
+    return {
+        "env": settings.env.id,
+        "split": settings.split,
+        "tasks": _count_tasks(groups),
+        "success": success_definition(settings.success_reward),
+        "decoding": decoding,
+        "methods": {name: _by_parts(groups[name, decoding], {}, [], bootstrap) for name in names},
+        "comparisons": _comparisons(names, groups, evaluation, bootstrap),
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,17 +94,34 @@ def adapter_on(served: str, wanted: str) -> str | None:
     return None
 
 
-def check_interchangeable(served: str, wanted: str) -> None:
+@dataclass(frozen=True)
+class ModelKind:
+    """What models have in common whose weights can take each other's place."""
+
+    model_dir: str
+    """Whose kind it is; the folder may be gone by now."""
+    architecture: dict[str, Any]
+    tokenizer: str
+
+
+def kind_of(model_dir: str, renderer: ChatRenderer) -> ModelKind:
+    """The kind of a saved model, whose tokenizer `renderer` has. Raises `ConfigError` where there is none."""
+    return ModelKind(model_dir, _architecture(model_dir), renderer.fingerprint)
+
+
+def check_interchangeable(served: ModelKind, wanted: str) -> None:
     """Raise `ConfigError` unless an engine that serves one model can take the other's weights."""
     if (Path(wanted) / _ADAPTER_CONFIG).is_file():
         raise ConfigError(
             f"{wanted}: an adapter, and this engine takes merged weights; give the merged model, or set "
             "runtime.generation.vllm.lora to on"
         )
-    if _architecture(served) != _architecture(wanted):
-        raise ConfigError(f"{wanted}: another architecture than {served}; start an engine for it")
-    if load_renderer(served).fingerprint != load_renderer(wanted).fingerprint:
-        raise ConfigError(f"{wanted}: another tokenizer or template than {served}; start an engine for it")
+    if served.architecture != _architecture(wanted):
+        raise ConfigError(f"{wanted}: another architecture than {served.model_dir}; start an engine for it")
+    if served.tokenizer != load_renderer(wanted).fingerprint:
+        raise ConfigError(
+            f"{wanted}: another tokenizer or template than {served.model_dir}; start an engine for it"
+        )
 
 
 def _architecture(model_dir: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from depo.policies.checkpoint import (
     check_interchangeable,
     context_limit,
     end_tokens,
+    kind_of,
     load_renderer,
 )
 from depo.policies.transformers_batch import Batch, Row
@@ -74,6 +75,7 @@ class TransformersPolicy:
         """Rows that are not in the batch as yet."""
         self._dead = ""
         self._ready: dict[Hashable, Answer] = {}
+        self._kind = kind_of(model_dir, self.renderer)
         self._put(model_dir)
 
     def load(self, model_dir: str, name: str) -> None:
@@ -81,7 +83,7 @@ class TransformersPolicy:
 
         Raises `ConfigError` where architecture or tokenizer differ; the old weights then stay.
         """
-        check_interchangeable(self._model_dir, model_dir)
+        check_interchangeable(self._kind, model_dir)
         if self._open:
             raise RuntimeError("requests are in flight: collect or withdraw them, then load other weights")
         self._put(model_dir)
@@ -141,7 +143,6 @@ class TransformersPolicy:
         model: nn.Module = AutoModelForCausalLM.from_pretrained(model_dir, dtype=self._dtype)
         stops = end_tokens(model_dir, self.renderer)
         self._batch = Batch(model.to(self._device).eval(), stops, self.renderer.end_of_turn, self._device)
-        self._model_dir = model_dir
 
     def _advance(self) -> list[Row]:
         """Let those that wait join, or all others go on by a token; the rows that ended with it.

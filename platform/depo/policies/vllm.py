@@ -21,6 +21,7 @@ from depo.policies.checkpoint import (
     check_interchangeable,
     context_limit,
     end_tokens,
+    kind_of,
     load_renderer,
 )
 from depo.policies.vllm_engine import refusals, serves_adapters, start_engine
@@ -79,7 +80,7 @@ class VllmPolicy:
         self.renderer: ChatRenderer = load_renderer(base)
         self.tokenizer_fingerprint = self.renderer.fingerprint
         self.max_model_len = context_limit(base, vllm.max_model_len or max_model_len)
-        self._model_dir = base
+        self._model_dir, self._kind = base, kind_of(base, self.renderer)
         self._ends = sorted(end_tokens(base, self.renderer))
         self._llm = start_engine(base, vllm, self.max_model_len, dtype, seed, num_gpus)
         self._engine = self._llm.llm_engine
@@ -165,7 +166,7 @@ class VllmPolicy:
         self.name = name
 
     def _exchange_weights(self, model_dir: str) -> None:
-        check_interchangeable(self._model_dir, model_dir)
+        check_interchangeable(self._kind, model_dir)
         if self._open:
             raise RuntimeError("requests are in flight: collect or withdraw them, then load other weights")
         with self._timed():

@@ -1,13 +1,10 @@
-"""The report's tables as plain rows of text: all formatting of numbers stands here."""
+"""The report's main tables as plain rows of text, and how its numbers are printed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-PAPER_METRICS = ("success", "reward", "tokens_all", "steps_all", "tokens_success", "steps_success")
-LEVEL_METRICS = ("success", "tokens_all", "steps_all", "input_tokens_all")
 
 
 @dataclass(frozen=True)
@@ -22,6 +19,8 @@ class Cell:
     """"good" or "bad" where a difference's interval excludes zero; else empty."""
     key: str = ""
     """decoding/method/metric or decoding/a-b/metric, for whoever reads the page by machine."""
+    chance: str = ""
+    """The probability that a is better than b on a task, with its interval, for comparisons."""
 
 
 @dataclass(frozen=True)
@@ -31,38 +30,52 @@ class Row:
     name: str
     cells: tuple[Cell, ...]
     note: str = ""
+    source: str = ""
+    """The stages its numbers come from: fingerprints, shortened."""
+
+
+def metrics_of(results: Mapping[str, Any], group: str) -> dict[str, Mapping[str, Any]]:
+    """Key to description of the metrics of a group: "paper" the six of the main table, "more" the others."""
+    return {key: m for key, m in results["metrics"].items() if m["group"] == group}
 
 
 def decodings_of(results: Mapping[str, Any]) -> list[str]:
     """The table's decoding first, then the others."""
-    others = {name for method in results["methods"].values() for name in method["decodings"]}
+    others = {name for method in results["methods"].values() for name in method.get("decodings", {})}
     return [results["decoding"], *sorted(others)]
 
 
 def of_decoding(method: Mapping[str, Any], decoding: str) -> Mapping[str, Any] | None:
     """A method's metrics under a decoding, or None where it was not tried."""
-    found = method if decoding == method["decoding"] else method["decodings"].get(decoding)
-    return found if found and "success" in found else None
+    found = method.get("decodings", {}).get(decoding, method)
+    tried = found is not method or decoding == method["decoding"]
+    return found if tried and "success" in found else None
 
 
-def result_rows(results: Mapping[str, Any]) -> list[Row]:
-    """A row a method; the cells of every decoding side by side, metric by metric."""
-    rows = []
-    for name, method in results["methods"].items():
-        cells: list[Cell] = []
-        for decoding in decodings_of(results):
-            values = of_decoding(method, decoding)
-            for key in PAPER_METRICS:
-                metric = results["metrics"][key]
-                cells.append(
-                    _estimate(values[key], metric, f"{decoding}/{name}/{key}") if values else Cell("–")
-                )
-        rows.append(Row(name, tuple(cells), "reference" if name == results["reference"] else ""))
-    return rows
+def source_of(results: Mapping[str, Any], stage: str) -> str:
+    """The stage and the beginning of its fingerprint; "" where the results do not name it."""
+    fingerprint = results.get("provenance", {}).get("manifests", {}).get(stage, "")
+    return f"{stage} {fingerprint[:8]}" if fingerprint else ""
 
 
-def comparison_rows(results: Mapping[str, Any], decoding: str) -> list[Row]:
-    """A row a pair: differences a - b with interval and per cent."""
+def result_rows(results: Mapping[str, Any], decoding: str) -> list[Row]:
+    """A row a method that was tried under the decoding, a cell for each of the paper's metrics."""
+    paper = metrics_of(results, "paper")
+    return [
+        Row(
+            name,
+            tuple(estimate(values[key], metric, f"{decoding}/{name}/{key}") for key, metric in paper.items()),
+            "reference" if name == results["reference"] else "",
+            source_of(results, f"evaluate {name}"),
+        )
+        for name, method in results["methods"].items()
+        if (values := of_decoding(method, decoding))
+    ]
+
+
+def comparison_rows(results: Mapping[str, Any], decoding: str, prefix: str = "") -> list[Row]:
+    """A row a pair: differences a - b with interval and per cent, and how likely a is better."""
+    paper = metrics_of(results, "paper")
     pairs: dict[tuple[str, str], dict[str, Any]] = {}
     for row in results["comparisons"]:
         if row["decoding"] == decoding:
@@ -71,8 +84,10 @@ def comparison_rows(results: Mapping[str, Any], decoding: str) -> list[Row]:
         Row(
             f"{a} − {b}",
             tuple(
-                difference(found[key], results["metrics"][key], f"{decoding}/{a}-{b}/{key}")
-                for key in PAPER_METRICS
+                difference(found[key], metric, f"{prefix}{decoding}/{a}-{b}/{key}")
+                if key in found
+                else Cell("–")
+                for key, metric in paper.items()
             ),
             f"{found['success']['n']} tasks, {found['tokens_success']['n']} solved by both",
         )
@@ -92,50 +107,12 @@ def difference(row: Mapping[str, Any], metric: Mapping[str, Any], key: str = "")
     relative = row["relative"]["difference"] if metric["better"] == "lower" else None
     return Cell(
         number(row["difference"], metric, signed=True),
-        _interval(row["ci_low"], row["ci_high"], metric, signed=True),
+        interval(row["ci_low"], row["ci_high"], metric, signed=True),
         "" if relative is None else per_cent(relative),
         tone,
         key,
+        _chance(row.get("probability")),
     )
-
-
-def level_rows(results: Mapping[str, Any]) -> list[tuple[str, list[Row]]]:
-    """(level, a row a method) under the table's decoding."""
-    levels = sorted({level for m in results["methods"].values() for level in m.get("levels", {})})
-    return [
-        (
-            level,
-            [
-                Row(
-                    name,
-                    tuple(
-                        _estimate(method["levels"][level][key], results["metrics"][key])
-                        for key in LEVEL_METRICS
-                    ),
-                    str(method["levels"][level]["episodes"]),
-                )
-                for name, method in results["methods"].items()
-                if level in method.get("levels", {})
-            ],
-        )
-        for level in levels
-    ]
-
-
-def whole_rows(results: Mapping[str, Any]) -> list[tuple[str, str, Cell, int, int]]:
-    """(method, decoding, context tokens, episodes, errors): what the main table leaves out."""
-    return [
-        (
-            name,
-            decoding,
-            _estimate(values["input_tokens_all"], results["metrics"]["input_tokens_all"]),
-            values["episodes"],
-            values["errors"],
-        )
-        for name, method in results["methods"].items()
-        for decoding in decodings_of(results)
-        if (values := of_decoding(method, decoding))
-    ]
 
 
 def headline(results: Mapping[str, Any]) -> tuple[str, list[tuple[str, Cell]]]:
@@ -159,30 +136,27 @@ def headline(results: Mapping[str, Any]) -> tuple[str, list[tuple[str, Cell]]]:
     ]
 
 
-def stage_tables(
-    manifests: Sequence[Mapping[str, Any]], kinds: Sequence[str]
-) -> tuple[list[str], list[list[str]]]:
-    """(header, rows): a column for each stage whose name starts with one of `kinds`, a row a measure."""
-    chosen = [m for m in manifests if m["stage"].split()[0] in kinds]
-    columns = [{"rows": m["rows"], "errors": m["errors"], **_scalars(m["metrics"])} for m in chosen]
-    keys = dict.fromkeys(key for column in columns for key in column)
-    rows = [[key.replace("_", " "), *(plain(column.get(key)) for column in columns)] for key in keys]
-    return ["", *(m["stage"] for m in chosen)], rows
+def estimate(row: Mapping[str, Any] | None, metric: Mapping[str, Any], key: str = "") -> Cell:
+    """A mean with its interval; "–" over nothing."""
+    if row is None or row["mean"] is None:
+        return Cell("–", key=key)
+    return Cell(number(row["mean"], metric), interval(row["ci_low"], row["ci_high"], metric), key=key)
 
 
-def sweep_table(trials: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """(header, rows) of trials `{"params": {...}, "metrics": {...}}`; metrics of the training left out."""
-    params = list(dict.fromkeys(key for trial in trials for key in trial["params"]))
-    found = dict.fromkeys(key for trial in trials for key in _scalars(trial["metrics"]))
-    metrics = [key for key in found if not key.startswith("train/")]
-    rows = [
-        [
-            *(plain(trial["params"].get(key)) for key in params),
-            *(plain(_scalars(trial["metrics"]).get(key)) for key in metrics),
-        ]
-        for trial in trials
-    ]
-    return [*params, *metrics], rows
+def rounded(row: Mapping[str, Any] | None, scale: float = 1.0, key: str = "") -> Cell:
+    """As `estimate`, in four significant digits, for what has no metric that says how it is printed.
+
+    An interval without an upper end is open.
+    """
+    if row is None or row["mean"] is None:
+        return Cell("–", key=key)
+    mean, low = (plain(float(row[k]) * scale) for k in ("mean", "ci_low"))
+    end = "∞)" if row["ci_high"] is None else f"{plain(float(row['ci_high']) * scale)}]"
+    return Cell(mean, f"[{low}, {end}", key=key)
+
+
+def interval(low: float, high: float, metric: Mapping[str, Any], signed: bool = False) -> str:
+    return f"[{number(low, metric, signed)}, {number(high, metric, signed)}]"
 
 
 def number(value: float, metric: Mapping[str, Any], signed: bool = False) -> str:
@@ -199,25 +173,10 @@ def plain(value: Any) -> str:
     """A cell of a table that knows nothing of its columns."""
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}".replace("-", "−") if isinstance(value, float) else str(value)
 
 
-def _estimate(row: Mapping[str, Any], metric: Mapping[str, Any], key: str = "") -> Cell:
-    if row["mean"] is None:
-        return Cell("–", key=key)
-    return Cell(number(row["mean"], metric), _interval(row["ci_low"], row["ci_high"], metric), key=key)
-
-
-def _interval(low: float, high: float, metric: Mapping[str, Any], signed: bool = False) -> str:
-    return f"[{number(low, metric, signed)}, {number(high, metric, signed)}]"
-
-
-def _scalars(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The plain values of a nested mapping, under dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in metrics.items():
-        if isinstance(value, Mapping):
-            flat.update({f"{key}.{name}": inner for name, inner in _scalars(value).items()})
-        elif isinstance(value, (int, float, str, bool)):
-            flat[key] = value
-    return flat
+def _chance(row: Mapping[str, Any] | None) -> str:
+    if row is None or row["mean"] is None:
+        return ""
+    return f"P {row['mean']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"

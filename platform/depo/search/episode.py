@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -15,9 +15,42 @@ T = TypeVar("T")
 
 MALFORMED_OBSERVATION = "Your reply needs one Thought line and one Action line."
 """What the agent sees after a reply without a readable action."""
+TURNS_LEFT = "Turns left: {left}."
+REMINDER = "Finish the task now: {turns} left."
 
 Asking = Generator[Request, list[Reply], T]
 """Work on one path: yields a request at a time and is sent the replies to it."""
+
+
+@dataclass(frozen=True)
+class TurnControl:
+    """How an agent is held to fewer turns or tokens while it acts, beside the limit of turns."""
+
+    note: str = ""
+    """What it is told beside the environment's system prompt."""
+    show_turns: bool = False
+    """Every observation ends with the number of turns that are left."""
+    remind_at: int | None = None
+    """With so many turns left, the observation ends with a reminder to finish."""
+    stop_after_repeats: int | None = None
+    """The episode ends after so many turns running that did a turn again or could not be carried out."""
+
+    def ending(self, left: int) -> str:
+        """What is added to an observation for an agent with `left` turns left, the coming one included."""
+        said = [TURNS_LEFT.format(left=left)] if self.show_turns else []
+        if left == self.remind_at:
+            said.append(REMINDER.format(turns=f"{left} turns are" if left > 1 else "one turn is"))
+        return "\n" + " ".join(said) if said else ""
+
+    def plain(self, observations: Iterable[str], max_steps: int) -> list[str]:
+        """What the environment said, of the observations that an agent saw from its first turn on."""
+        return [
+            observation.removesuffix(self.ending(max_steps - turn))
+            for turn, observation in enumerate(observations)
+        ]
+
+
+UNCONTROLLED = TurnControl()
 
 
 @dataclass(frozen=True)
@@ -52,8 +85,7 @@ class Setting:
     seed: int
     policy: str
     tokenizer: str
-    note: str = ""
-    """What the agent is told beside the environment's system prompt."""
+    control: TurnControl = UNCONTROLLED
     shared: bool = False
     """Several simulations take turns in the one environment, so each brings it back to its own state."""
     ids: Iterator[int] = field(default_factory=itertools.count)
@@ -62,7 +94,7 @@ class Setting:
     @property
     def system(self) -> str:
         """The system prompt."""
-        return "\n\n".join(part for part in (self.seat.env.system, self.note) if part)
+        return "\n\n".join(part for part in (self.seat.env.system, self.control.note) if part)
 
 
 def act(setting: Setting, turns: list[Turn], reply: Reply, state: Any = None) -> Outcome:
@@ -124,13 +156,18 @@ def roll_out(
 ) -> Asking[list[Turn]]:
     """Go on from `observation` to the end of the episode; `turns` and those that followed.
 
-    `state` is a snapshot of where `turns` led, None where there is none.
+    `state` is a snapshot of where `turns` led, None where there is none. The observations of the
+    turns are what the agent saw, with what `setting.control` adds to what the environment says.
     """
     turns = list(turns)
     while not turns or turns[-1].outcome.stop is None:
+        observation += setting.control.ending(setting.max_steps - len(turns))
         (reply,) = yield request(setting, turns, observation, 1, seeds, state)
         outcome = act(setting, turns, reply, state)
         turns.append(Turn(observation, reply, outcome))
+        if outcome.stop is None and _stuck(setting, turns):
+            outcome = replace(outcome, stop="early_stop")
+            turns[-1] = replace(turns[-1], outcome=outcome)
         observation = outcome.observation
         if outcome.stop is None and not reply.malformed:
             try:
@@ -140,6 +177,26 @@ def roll_out(
                 broken = replace(outcome, stop="error", error=failure(error).error)
                 turns[-1] = replace(turns[-1], outcome=broken)
     return turns
+
+
+def repeats(turns: Iterable[tuple[str, str]]) -> list[bool]:
+    """Of each (observation, action) of an episode, in order: whether it was there before."""
+    seen: set[tuple[str, str]] = set()
+    found = []
+    for turn in turns:
+        found.append(turn in seen)
+        seen.add(turn)
+    return found
+
+
+def _stuck(setting: Setting, turns: list[Turn]) -> bool:
+    """Whether the last turns, as many as the control allows, all led nowhere."""
+    most = setting.control.stop_after_repeats
+    if most is None or len(turns) < most:
+        return False
+    seen = setting.control.plain((turn.observation for turn in turns), setting.max_steps)
+    again = repeats((o, turn.reply.action or turn.reply.text) for o, turn in zip(seen, turns, strict=True))
+    return all(old or not turn.outcome.valid for old, turn in [*zip(again, turns, strict=True)][-most:])
 
 
 def request_seeds(seed: int, task: Task, stride: int, before: int = 0) -> Iterator[int]:

@@ -17,9 +17,11 @@ from depo.policies.base import Reply, Request, Sampling
 from depo.records import Task, Trajectory
 from depo.search.backup import back_up, enter, leave
 from depo.search.episode import (
+    UNCONTROLLED,
     Outcome,
     Setting,
     Turn,
+    TurnControl,
     act,
     failure,
     request,
@@ -142,14 +144,14 @@ def episode(
     seed: int,
     policy_name: str,
     tokenizer: str,
-    note: str = "",
+    control: TurnControl = UNCONTROLLED,
 ) -> Search:
     """Play `task` once, one reply a turn; a single trajectory in a list.
 
-    `note` is what the agent is told beside the environment's system prompt.
+    An episode that `control` stops early has the `stop_reason` "early_stop".
     """
     seat = Seat(env, task)
-    setting = Setting(task, seat, sampling, max_steps, seed, policy_name, tokenizer, note)
+    setting = Setting(task, seat, sampling, max_steps, seed, policy_name, tokenizer, control)
     try:
         first = seat.open()
     except Exception as error:

@@ -2,7 +2,8 @@
 
 A stage is identified by what it computes: its name, version, configuration without `runtime`, and
 the fingerprints of its inputs. Its manifest is written last. So running again skips what is done,
-resumes what is half done, and starts anew, keeping the old directory, what has changed.
+resumes what is half done, goes on with what is only wanted in another amount, and starts anew,
+keeping the old directory, what has changed.
 """
 
 from __future__ import annotations
@@ -42,10 +43,21 @@ class StageSpec:
     """Input name to fingerprint."""
     version: int = 1
     """Raised when the stage's code begins to compute something else."""
+    grows: tuple[str, ...] = ()
+    """Keys of `config` that only say how much is wanted, of parts that stand each for itself: where
+    nothing else changed, begun work goes on and finished parts are kept."""
 
     @property
     def fingerprint(self) -> str:
         return content_hash([self.name, self.version, self.config, dict(self.inputs)])
+
+    @property
+    def work(self) -> str:
+        """Hash of the identity without what `grows`: work begun under it is of use to this stage."""
+        if not self.grows:
+            return self.fingerprint
+        fixed = {key: value for key, value in self.config.items() if key not in self.grows}
+        return content_hash([self.name, self.version, fixed, dict(self.inputs)])
 
 
 @dataclass(frozen=True)
@@ -80,14 +92,23 @@ def begin(spec: StageSpec) -> str:
     begun = spec.out_dir / _BEGUN
     if reason == "resumes":
         return reason
-    if begun.is_file():
-        _move_aside(spec.out_dir, json.loads(begun.read_text())["fingerprint"])
-    kept = _aside(spec.out_dir, spec.fingerprint)
+    if begun.is_file() and (work := _work_of(json.loads(begun.read_text()))) != spec.work:
+        _move_aside(spec.out_dir, work)
+    kept = _aside(spec.out_dir, spec.work)
     if kept.is_dir() and not spec.out_dir.exists():
         kept.rename(spec.out_dir)
-        return "taken back from superseded/"
-    record = {"fingerprint": spec.fingerprint, "config": spec.config, "inputs": dict(spec.inputs)}
-    write_atomic(begun, json.dumps({**record, "version": spec.version}, indent=1, default=str))
+        reason = "taken back from superseded/"
+    if done(spec) is None:
+        # Where the stage has grown, the manifest told of less.
+        (spec.out_dir / MANIFEST).unlink(missing_ok=True)
+    record = {
+        "fingerprint": spec.fingerprint,
+        "work": spec.work,
+        "config": spec.config,
+        "inputs": dict(spec.inputs),
+        "version": spec.version,
+    }
+    write_atomic(begun, json.dumps(record, indent=1, default=str))
     return reason
 
 
@@ -101,7 +122,8 @@ def state(spec: StageSpec) -> str:
     before = json.loads(begun.read_text())
     if before["fingerprint"] == spec.fingerprint:
         return "resumes"
-    return f"starts anew: {_difference(before, spec)} changed"
+    what = "goes on" if _work_of(before) == spec.work else "starts anew"
+    return f"{what}: {_difference(before, spec)} changed"
 
 
 def finish(spec: StageSpec, outcome: Outcome, started: float) -> Manifest:
@@ -145,6 +167,11 @@ def git_revision() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return answer.stdout.strip()
+
+
+def _work_of(begun: Mapping[str, Any]) -> str:
+    """`StageSpec.work` of what was begun; before stages could grow it was the fingerprint."""
+    return str(begun.get("work", begun["fingerprint"]))
 
 
 def _aside(out_dir: Path, fingerprint: str) -> Path:

@@ -39,8 +39,10 @@ def quieten(runtime: RuntimeConfig) -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning, module="ray")
 
 
-def connect(runtime: RuntimeConfig) -> None:
+def connect(runtime: RuntimeConfig, trains: bool = True) -> None:
     """Join the cluster that is named or runs on this machine, or start one; a second call does nothing.
+
+    One that is started for work in which Ray Train takes no part (`trains`) is up sooner.
 
     Raises `ConfigError` where `runtime.ray_address` does not answer.
     """
@@ -58,7 +60,7 @@ def connect(runtime: RuntimeConfig) -> None:
         "logging_level": logging.ERROR,
     }
     if address is None:
-        ray.init("local", num_cpus=runtime.num_cpus, include_dashboard=has_dashboard(), **common)
+        ray.init("local", num_cpus=runtime.num_cpus, include_dashboard=trains and has_dashboard(), **common)
     else:
         try:
             ray.init(address=address, **common)

@@ -13,6 +13,7 @@ from depo.config.schema import EnvConfig, PolicyConfig, SearchConfig, StudentCon
 from depo.envs.base import TextEnv
 from depo.policies.base import Policy, Sampling
 from depo.records import Task, Trajectory, content_hash
+from depo.search.episode import UNCONTROLLED, TurnControl
 from depo.search.run import Search, episode, search
 
 
@@ -22,8 +23,7 @@ class EpisodePlan:
 
     sampling: Sampling
     max_steps: int
-    note: str = ""
-    """What the agent is told beside the environment's own system prompt."""
+    control: TurnControl = UNCONTROLLED
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,8 @@ class RolloutJob:
     tasks: Sequence[Task]
     out_dir: str
     seed: int
+    env: EnvConfig | None = None
+    """Where it acts; None is the environment of the pool."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class WorkerSettings:
     """What every worker of a pool is made of."""
 
     env: EnvConfig
+    """Of the jobs that name no other."""
     student: StudentConfig
     runtime: GenerationRuntime
     board: Any
@@ -59,7 +62,7 @@ def start(job: RolloutJob, task: Task, env: TextEnv, policy: Policy) -> Search:
         return search(task, env, job.plan, seed, job.name, policy.tokenizer_fingerprint)
     plan = job.plan
     tokenizer = policy.tokenizer_fingerprint
-    return episode(task, env, plan.sampling, plan.max_steps, seed, job.name, tokenizer, plan.note)
+    return episode(task, env, plan.sampling, plan.max_steps, seed, job.name, tokenizer, plan.control)
 
 
 def task_seed(seed: int, task: Task) -> int:

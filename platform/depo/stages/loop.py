@@ -104,7 +104,7 @@ class EngineLoop:
         self._suspects: dict[int, deque[Tree]] = {}
         self._blocks: set[Block] = set()
         self._running: dict[Hashable, Tree] = {}
-        self._free: list[TextEnv] = []
+        self._free: dict[str, list[TextEnv]] = {}
         self._policy: Policy | None = None
         self._serves: tuple[object, str, str] | None = None
         self._driver: Driver | None = None
@@ -247,11 +247,19 @@ class EngineLoop:
 
     def _begin(self, driver: Driver, tree: Tree) -> None:
         job = self._jobs[self._job]
-        env = self._free.pop() if self._free else make_env(self._settings.env.id, self._settings.env.options)
-        tree.env = env
+        env = tree.env = self._an_env(job)
         self._running[tree.task.id] = tree
         assert self._policy is not None
         driver.add(tree.task.id, start(job, tree.task, env, self._policy))
+
+    def _an_env(self, job: RolloutJob) -> TextEnv:
+        """An environment that nobody acts in, of the job's own kind."""
+        free = self._free.setdefault(self._world(job), [])
+        config = job.env or self._settings.env
+        return free.pop() if free else make_env(config.id, config.options)
+
+    def _world(self, job: RolloutJob) -> str:
+        return (job.env or self._settings.env).model_dump_json()
 
     def _settle(self, finished: Finished) -> Exception | None:
         """Write a tree that has ended, try it again, or give it up; an error that concerns all of them."""
@@ -264,7 +272,7 @@ class EngineLoop:
         rows = finished.trajectories
         if error is None:
             assert tree.env is not None
-            self._free.append(tree.env)
+            self._free[self._world(self._jobs[self._job])].append(tree.env)
         broken = error is not None or all(row.stop_reason == "error" for row in rows)
         if not broken:
             self._deaths_in_a_row = 0

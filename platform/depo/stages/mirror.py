@@ -1,54 +1,65 @@
-"""What MLflow is told of a run: each finished stage as a child of the experiment's run."""
+"""What MLflow is told of a run: its finished stages and its sweeps, below the experiment's run."""
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from depo.config.schema import ExperimentConfig
 from depo.records import Manifest
 from depo.stages.base import StageSpec
-from depo.tracking.mlflow import open_tracker
+from depo.stages.mirror_sweep import SweepMirror
+from depo.stages.tracked import TrackedExperiment, span
+from depo.tracking.run import TrackedRun
 from depo.training.metrics import METRICS, read_metrics
 
 _LIVE_S = 10.0
 
 
 class Mirror:
-    """Context manager around a run; `stage` mirrors a manifest, the curves and artifacts beside it."""
+    """Context manager around a run; `stage` mirrors a manifest, the curves and artifacts beside it.
+
+    Entering it mirrors the finished stages that the store lacks, after an outage or where the store is
+    new. MLflow is imported once there is something to tell it.
+    """
 
     def __init__(self, config: ExperimentConfig, run_dir: Path) -> None:
-        self._tracker = open_tracker(
-            config.tracking,
-            default_store=run_dir.parent / "mlflow.db",
-            experiment=config.name,
-            params=config.model_dump(mode="json"),
-            key=str(run_dir.resolve()),
-        )
+        self._experiment = TrackedExperiment(config, run_dir)
+        self._run_dir = run_dir
 
     def __enter__(self) -> Self:
-        self._tracker.__enter__()
+        for manifest, out_dir in self.missing():
+            self.stage(_kind(manifest.stage), manifest, out_dir)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._tracker.__exit__(kind, error, trace)
+        self._experiment.close(kind, error, trace)
+
+    def missing(self) -> list[tuple[Manifest, Path]]:
+        """Finished stages and their directories that the store lacks; none where tracking is off."""
+        if not self._experiment.enabled:
+            return []
+        mirrored = self._experiment.mirrored
+        return [pair for pair in self._experiment.finished() if pair[0].fingerprint not in mirrored]
 
     @contextmanager
     def live(self, kind: str, spec: StageSpec) -> Iterator[None]:
         """While a stage runs, its curves every ten seconds."""
         stop = threading.Event()
         tags = {"depo.kind": kind, "depo.fingerprint": spec.fingerprint}
-        with self._tracker.child(spec.name, spec.config, tags, spec.fingerprint) as run:
+        with self._experiment.run().child(spec.name, spec.fingerprint, tags) as run:
+            run.log(params=spec.config)
 
             def loop() -> None:
                 while not stop.wait(_LIVE_S):
-                    run.curve(read_metrics(spec.out_dir / METRICS))
+                    run.log(rows=read_metrics(spec.out_dir / METRICS))
 
             thread = threading.Thread(target=loop, daemon=True)
             thread.start()
@@ -59,12 +70,51 @@ class Mirror:
                 thread.join()
 
     def stage(self, kind: str, manifest: Manifest, out_dir: Path) -> None:
-        """Mirror one finished stage or trial."""
+        """Mirror one finished stage."""
+        experiment = self._experiment
+        root = experiment.run()
+        started, ended = span(manifest)
         tags = {"depo.kind": kind, "depo.fingerprint": manifest.fingerprint}
-        with self._tracker.child(manifest.stage, manifest.config, tags, manifest.fingerprint) as run:
-            run.metrics({"rows": manifest.rows, "errors": manifest.errors, "seconds": manifest.seconds})
-            run.metrics(manifest.metrics)
-            run.curve(read_metrics(out_dir / METRICS))
+        with root.child(manifest.stage, manifest.fingerprint, tags, started) as run:
+            counts = {"rows": manifest.rows, "errors": manifest.errors, "seconds": manifest.seconds}
+            run.log(manifest.config, {**counts, **manifest.metrics}, read_metrics(out_dir / METRICS))
+            run.reads(experiment.lineage(manifest.inputs), kind)
+            experiment.adapter(run, out_dir)
             if kind == "report":
-                run.artifact(out_dir / "index.html")
-                run.artifact(out_dir.parent / "results.json")
+                self._report(run, out_dir)
+            run.ends(at=ended)
+        experiment.told(root, manifest.fingerprint)
+
+    def sweep(self, name: str, params: Mapping[str, Any], fingerprint: str) -> SweepMirror:
+        """Context manager of a sweep's run, below which its trials stand.
+
+        `params` are what all trials share, and `fingerprint` is the hash of that: where an earlier start
+        had the same one, its runs are gone on with.
+        """
+        out_dir = self._run_dir / "sweep" / name
+        return SweepMirror(self._experiment, out_dir, params, fingerprint)
+
+    def _report(self, run: TrackedRun, out_dir: Path) -> None:
+        """The page, its tables and the results as files; the methods' means as the experiment's metrics."""
+        results = out_dir.parent / "results.json"
+        for path in (out_dir / "index.html", *sorted(out_dir.glob("*.md")), results):
+            if path.is_file():
+                run.artifact(path)
+        if results.is_file():
+            self._experiment.run().log(metrics=headline(json.loads(results.read_text())))
+
+
+def headline(results: Mapping[str, Any]) -> dict[str, float]:
+    """`<method>/<metric>` to its mean, of all that `results.json` gives a mean of a method."""
+    return {
+        f"{method}/{metric}": value["mean"]
+        for method, values in results["methods"].items()
+        for metric, value in values.items()
+        if isinstance(value, Mapping) and value.get("mean") is not None
+    }
+
+
+def _kind(stage: str) -> str:
+    """A stage's kind, from its name."""
+    first = stage.split()[0]
+    return "student" if first == "script" else first

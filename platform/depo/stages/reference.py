@@ -21,8 +21,8 @@ from depo.stages.progress import Board, Line, follow
 from depo.training.dataset import SampleTable, flat, load_samples, require_partners
 from depo.training.loading import require_tokenizer
 from depo.training.reference import Conversation, ReferenceScorer, sequences_of
+from depo.training.spec import LOG_PROBS
 
-LOG_PROBS = "reference.parquet"
 _BATCH = 64
 
 

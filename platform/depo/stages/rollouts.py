@@ -84,14 +84,15 @@ def run_jobs(
     line = Line(stage, "tasks", total, done=total - to_do)
     with follow(board, line, "tasks", _Teller(line, curve)):
         _drain(dataset, board, stage)
-    lost = sum(len(job.tasks) - apart(_count, Path(job.out_dir), size=len(job.tasks)) for job in jobs)
+    lost = sum(_missing(job) for job in jobs)
     if lost > 0:
         raise RuntimeError(f"{stage}: {lost} tasks were reported done and have no rows; run again")
 
 
-def _count(folder: Path) -> int:
-    """How many tasks have rows."""
-    return len(finished_array(folder))
+def _missing(job: RolloutJob) -> int:
+    """How many of its tasks have no rows."""
+    finished = apart(finished_array, Path(job.out_dir), size=len(job.tasks))
+    return sum(1 for _ in unfinished(job.tasks, finished))
 
 
 def block_size(job: RolloutJob, tasks: int, runtime: GenerationRuntime) -> int:

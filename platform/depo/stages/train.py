@@ -8,6 +8,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +34,33 @@ _RAY_SETTINGS = {
 }
 
 
-def run_training(spec: TrainSpec, storage: Path, progress: Progress) -> dict[str, float]:
+@dataclass(frozen=True)
+class Part:
+    """A part of a training: from one checkpoint to the next."""
+
+    resume_from: Path | None
+    until: int | None
+    """Step of the checkpoint it ends with; None for the training's end."""
+    folder: Path
+    """Where that checkpoint is put."""
+
+
+def run_training(
+    spec: TrainSpec, storage: Path, progress: Progress, part: Part | None = None
+) -> dict[str, float]:
     """Train on Ray Train's workers, as `spec.runtime` says; the summary of `train`.
 
-    Ray's state and the checkpoints lie under `storage`, which all nodes must see, until the training
-    is done; called again after a crash with the same `spec` it goes on from the last checkpoint.
-    `progress` gets each row of the metrics as it is logged. Raises `ConfigError` for what `train`
-    refuses, `ray.train.TrainingFailedError` once workers failed more than `max_failures` times.
+    Ray's state and the checkpoints lie under `storage`, which all nodes must see, until the training, or
+    `part` of it, is done; called again after a crash with the same `spec` it goes on from the last
+    checkpoint. `progress` gets each row of the metrics as it is logged. Raises `ConfigError` for what
+    `train` refuses, `ray.train.TrainingFailedError` once workers failed more than `max_failures` times.
     """
     runtime = spec.runtime
     # Asked here too, since an answer from the workers takes their start.
     batching(spec.method.batch_size, runtime.device_batch_size, runtime.num_workers)
     load_table(spec)
-    name = f"train-{_identity(spec)}"
+    resume_from, until = (part.resume_from, part.until) if part is not None else (None, None)
+    name = f"train-{_identity(spec)}" + ("" if until is None else f"-{until}")
     storage.mkdir(parents=True, exist_ok=True)
     for key, value in _RAY_SETTINGS.items():
         os.environ.setdefault(key, value)
@@ -55,7 +70,12 @@ def run_training(spec: TrainSpec, storage: Path, progress: Progress) -> dict[str
     _forget_others(storage, name)
     trainer: Any = TorchTrainer(
         _work,  # type: ignore[arg-type]
-        train_loop_config={"spec": spec, "folder": str((storage / name).resolve())},
+        train_loop_config={
+            "spec": spec,
+            "folder": str((storage / name).resolve()),
+            "resume_from": resume_from,
+            "until": until,
+        },
         torch_config=TorchConfig(backend="nccl" if runtime.use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=runtime.num_workers,
@@ -71,17 +91,27 @@ def run_training(spec: TrainSpec, storage: Path, progress: Progress) -> dict[str
     )
     with _following(Path(spec.out_dir) / METRICS, progress):
         outcome = trainer.fit().return_value
+    if "refused" not in outcome and part is not None and part.until is not None:
+        _put(storage / name / f"checkpoint-{part.until}", part.folder)
     shutil.rmtree(storage / name)
     if "refused" in outcome:
         raise ConfigError(outcome["refused"])
     return outcome
 
 
+def _put(checkpoint: Path, folder: Path) -> None:
+    """Move a checkpoint into `folder`; there is none where the training stopped before it."""
+    if checkpoint.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder / checkpoint.name, ignore_errors=True)
+        checkpoint.rename(folder / checkpoint.name)
+
+
 def _work(config: dict[str, Any]) -> dict[str, Any]:
     """The training loop of one worker."""
     folder = Path(config["folder"])
     first = ray.train.get_context().get_world_rank() == 0
-    last = ray.train.get_checkpoint()
+    last = _last_checkpoint(config["until"]) or config["resume_from"]
 
     def saved(step: int, path: Path) -> None:
         ray.train.report(
@@ -90,12 +120,20 @@ def _work(config: dict[str, Any]) -> dict[str, Any]:
             checkpoint_upload_mode=ray.train.CheckpointUploadMode.NO_UPLOAD,
         )
 
-    checkpoints = Checkpoints(folder, Path(last.path) if last else None, saved)
+    checkpoints = Checkpoints(folder, last, saved, config["until"])
     try:
         return dict(train(config["spec"], checkpoints=checkpoints))
     except ConfigError as error:
         # Raised by every rank alike, and again on every restart: an answer, not a failure.
         return {"refused": str(error)}
+
+
+def _last_checkpoint(until: int | None) -> Path | None:
+    """Where a restarted worker goes on from; not from the end of its part, which leaves nothing to do."""
+    last = ray.train.get_checkpoint()
+    if last is None or Path(last.path).name == f"checkpoint-{until}":
+        return None
+    return Path(last.path)
 
 
 def _identity(spec: TrainSpec) -> str:

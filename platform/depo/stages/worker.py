@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ class RolloutWorker:
     """
 
     def __init__(self, settings: WorkerSettings, jobs: Sequence[RolloutJob]) -> None:
-        self._settings, self._jobs = settings, jobs
+        # What a job needs to know of its tasks comes with each of them.
+        self._settings, self._jobs = settings, [replace(job, tasks=()) for job in jobs]
         self._opening = threading.Lock()
         self._loop: EngineLoop | None = None
         self._link = Link(None)
@@ -53,11 +55,14 @@ class RolloutWorker:
         return {"block": row["block"], "refused": refused}
 
     def run(self, job: RolloutJob, tasks: Sequence[Task]) -> None:
-        """Do `tasks` of `job` and write their shards, in this process.
+        """Do `tasks` of `job`, known or new, and write their shards, in this process.
 
         Raises `Halt` where they cannot be done.
         """
-        _do(self._open(), self._jobs.index(job), [Tree(task) for task in tasks])
+        plain = replace(job, tasks=())
+        if plain not in self._jobs:
+            self._jobs.append(plain)
+        _do(self._open(), self._jobs.index(plain), [Tree(task) for task in tasks])
 
     def close(self) -> None:
         """Give up the engine."""

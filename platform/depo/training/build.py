@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,14 @@ import torch
 import torch.distributed
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
 from depo.config.method import MethodConfig
 from depo.config.runtime import TrainingRuntime
 from depo.objectives.registry import objective
 from depo.training.rows import TrainingRows
+from depo.training.sources import Sources
 from depo.training.spec import Checkpoints, TrainSpec
 from depo.training.trainer import batching, training_arguments
 
@@ -33,40 +36,54 @@ def sharded(runtime: TrainingRuntime) -> bool:
 
 
 def build_trainer(
-    spec: TrainSpec, rows: TrainingRows, steps: int, checkpoints: Checkpoints | None
+    spec: TrainSpec,
+    rows: TrainingRows,
+    steps: int,
+    checkpoints: Checkpoints | None,
+    sources: Sources | None = None,
 ) -> tuple[Any, Any]:
     """Trainer, ready to train, and tokenizer."""
+    sources = sources or Sources()
     kind = objective(spec.method.objective).kind
-    tokenizer = AutoTokenizer.from_pretrained(spec.model_dir)
+    tokenizer = sources.tokenizer(spec.model_dir)
     folder = checkpoints.folder if checkpoints else Path(spec.out_dir)
     # A pair is two samples.
     device_batch = max(1, spec.runtime.device_batch_size // (2 if kind == "paired" else 1))
     cut = batching(spec.method.batch_size, device_batch, world_size())
     arguments = training_arguments(
-        spec.method, spec.runtime, spec.dtype, steps, cut, folder, saves=checkpoints is not None
-    )
+        spec.method, spec.runtime, spec.dtype, steps, cut, folder,
+        saves=checkpoints is not None and checkpoints.periodic,
+    )  # fmt: skip
     make = _supervised if kind == "supervised" else _preference
-    trainer = make(spec, rows, steps, tokenizer, arguments, checkpoints)
+    # Made after the trainer's arguments, so that ZeRO-3 can shard the model while it loads.
+    load = partial(_load, spec, sources)
+    trainer = make(spec, rows, steps, tokenizer, arguments, load, checkpoints)
     trainer.remove_callback(PrinterCallback)
     if checkpoints is not None:
+        trainer.add_callback(_OwnSettings(checkpoints))
         trainer.add_callback(_TellSaved(checkpoints))
     return trainer, tokenizer
 
 
 def _supervised(
-    spec: TrainSpec, rows: TrainingRows, steps: int, tokenizer: Any, arguments: dict[str, Any], _: Any
+    spec: TrainSpec,
+    rows: TrainingRows,
+    steps: int,
+    tokenizer: Any,
+    arguments: dict[str, Any],
+    load: Callable[[], Any],
+    _: Any,
 ) -> Any:
     from trl import SFTConfig
 
     from depo.training.collator import TokenCollator
     from depo.training.sft import WeightedSFTTrainer
 
-    # Made before the model is loaded, so that ZeRO-3 can shard it while it loads.
     config = SFTConfig(
         **arguments, max_length=None, packing=False, dataset_kwargs={"skip_prepare_dataset": True}
     )
     return WeightedSFTTrainer(
-        model=_load(spec),
+        model=load(),
         args=config,
         data_collator=TokenCollator(
             rows.table, tokenizer.pad_token_id, spec.observation_weight, rows.sample_weights
@@ -84,6 +101,7 @@ def _preference(
     steps: int,
     tokenizer: Any,
     arguments: dict[str, Any],
+    load: Callable[[], Any],
     checkpoints: Checkpoints | None,
 ) -> Any:
     from depo.training.audit import AuditTrail
@@ -110,7 +128,7 @@ def _preference(
         collator = PairCollator(table, pad_id, rows.pairs)
     audit = AuditTrail(table, Path(spec.out_dir), checkpoints.resumed_step if checkpoints else 0)
     return make(
-        model=_load(spec),
+        model=load(),
         args=config,
         data_collator=collator,
         train_dataset=Dataset.from_dict({"row": rows.order(spec.method, steps)}),
@@ -128,11 +146,10 @@ def _full(spec: TrainSpec) -> bool:
     return spec.full_parameters or spec.method.full_parameters
 
 
-def _load(spec: TrainSpec) -> Any:
+def _load(spec: TrainSpec, sources: Sources) -> Any:
     # Weights that are trained rest in float32 unless DeepSpeed keeps such copies itself.
     trained_here = _full(spec) and not sharded(spec.runtime)
-    dtype = torch.float32 if trained_here else getattr(torch, spec.dtype)
-    return AutoModelForCausalLM.from_pretrained(spec.model_dir, dtype=dtype)
+    return sources.model(spec.model_dir, "float32" if trained_here else spec.dtype, frozen=not _full(spec))
 
 
 def _lora(method: MethodConfig) -> LoraConfig:
@@ -143,6 +160,32 @@ def _lora(method: MethodConfig) -> LoraConfig:
         lora_dropout=method.lora.dropout,
         target_modules=method.lora.target_modules,
     )
+
+
+class _OwnSettings(TrainerCallback):
+    """Keeps a training to its own settings, whatever those of the checkpoint it goes on from, and ends it
+    where it is to end."""
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self._until = checkpoints.until
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, optimizer: Any = None, lr_scheduler: Any = None, **kw: Any
+    ) -> None:
+        if not state.global_step:
+            return
+        # The optimizer's first group decays, its second one holds what never does.
+        optimizer.param_groups[0]["weight_decay"] = args.weight_decay
+        lr_scheduler.base_lrs = [args.learning_rate] * len(lr_scheduler.base_lrs)
+        for group, factor in zip(optimizer.param_groups, lr_scheduler.lr_lambdas, strict=True):
+            group["initial_lr"] = args.learning_rate
+            group["lr"] = args.learning_rate * factor(lr_scheduler.last_epoch)
+        # What the next row of the metrics tells.
+        lr_scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self._until:
+            control.should_save = control.should_training_stop = True
 
 
 class _TellSaved(TrainerCallback):

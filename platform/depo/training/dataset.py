@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -169,6 +170,19 @@ def from_arrow(
         dropped=len(ids) - len(rows),
         cut=int((kept[rows] < lengths[rows]).sum()),
     )
+
+
+def share_of_tasks(table: SampleTable, share: float, seed: int) -> SampleTable:
+    """The rows of a share of the tasks to train on, rounded up to whole tasks.
+
+    Tasks are taken in the order of a hash, so that a smaller share is part of a larger one. The other rows
+    stay in the table, where KL partners are looked up.
+    """
+    if share >= 1:
+        return table
+    tasks = sorted({table.task[row] for row in table.rows}, key=lambda task: content_hash([seed, task]))
+    kept = set(tasks[: math.ceil(share * len(tasks))])
+    return replace(table, rows=np.array([row for row in table.rows if table.task[row] in kept], np.int64))
 
 
 def only_desirable(table: SampleTable) -> SampleTable:

@@ -28,16 +28,26 @@ def load_table(spec: TrainSpec) -> SampleTable:
     Raises `ConfigError` where they do not serve: of another tokenizer, chat template or schema version,
     without a token to train on, of one class, fewer than a batch, or without their reference.
     """
+    return for_method(load_rows(spec), spec)
+
+
+def for_method(table: SampleTable, spec: TrainSpec) -> SampleTable:
+    """A table of `load_rows`, checked and with the bonus: what settings change beside the rows."""
+    _require_batch(table, spec, paired=objective(spec.method.objective).kind == "paired")
+    return with_bonus(table, spec.method)
+
+
+def load_rows(spec: TrainSpec) -> SampleTable:
+    """The rows a training takes its steps from, with the reference where its objective needs one."""
     method, wanted = spec.method, objective(spec.method.objective)
     require_tokenizer(spec.samples, spec.model_dir)
     table = dataset.load_samples(spec.samples, method.view, spec.max_length, spec.too_long, trained(method))
+    table = dataset.share_of_tasks(table, method.data_fraction, method.seed)
     if wanted.desirable_only:
         table = dataset.only_desirable(table)
     _require_classes(table, spec, both=wanted.kind != "supervised" and not wanted.desirable_only)
     if method.balance:
         table = dataset.balanced(table, method.seed)
-    _require_batch(table, spec, paired=wanted.kind == "paired")
-    table = with_bonus(table, method)
     if not wanted.needs_reference:
         return table
     if spec.reference is None:
@@ -91,7 +101,7 @@ def _require_classes(table: SampleTable, spec: TrainSpec, both: bool) -> None:
         if (wanted or both) and not (labels == wanted).any():
             dropped = f"; {table.dropped} are longer than max_length={table.max_length}"
             raise ConfigError(
-                f"{spec.samples}: no {name} sample of view {spec.method.view!r} to train on"
+                f"{spec.samples}: no {name} sample of view {spec.method.view!r} to train on{_of_share(spec)}"
                 f"{dropped if table.dropped else ''}; change the annotation's thresholds"
             )
 
@@ -102,6 +112,12 @@ def _require_batch(table: SampleTable, spec: TrainSpec, paired: bool) -> None:
     count = len(load_pairs(table, method)) if paired else len(table.rows)
     if count < method.batch_size:
         raise ConfigError(
-            f"{spec.samples}: {count} {'pairs' if paired else 'samples'} of view {method.view!r} to train on "
-            f"are fewer than batch_size={method.batch_size}; generate more tasks or lower batch_size"
+            f"{spec.samples}: {count} {'pairs' if paired else 'samples'} of view {method.view!r} to train on"
+            f"{_of_share(spec)} are fewer than batch_size={method.batch_size}; generate more tasks or lower "
+            "batch_size"
         )
+
+
+def _of_share(spec: TrainSpec) -> str:
+    share = spec.method.data_fraction
+    return f" in data_fraction={share:g} of the tasks" if share < 1 else ""

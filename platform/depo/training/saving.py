@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import TrainerCallback
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from depo.training.metrics import read_metrics
+from depo.training.sources import Sources
 
 ADAPTER = "adapter"
 MODEL = "model"
@@ -34,10 +35,19 @@ def whole_folder(path: Path) -> Iterator[Path]:
     os.replace(temporary, path)
 
 
-def save_policy(trainer: Any, tokenizer: Any, model_dir: str, dtype: str, out_dir: Path) -> None:
+def save_policy(
+    trainer: Any,
+    tokenizer: Any,
+    model_dir: str,
+    dtype: str,
+    out_dir: Path,
+    merge: bool = True,
+    sources: Sources | None = None,
+) -> None:
     """Write `model/` (full weights, adapter merged) and, for an adapter, `adapter/`.
 
-    Called by every rank, since sharded weights are gathered; rank 0 writes.
+    Without `merge` an adapter is written alone. Called by every rank, since sharded weights are gathered;
+    rank 0 writes.
     """
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.is_world_process_zero():
@@ -46,10 +56,13 @@ def save_policy(trainer: Any, tokenizer: Any, model_dir: str, dtype: str, out_di
         model = trainer.accelerator.unwrap_model(trainer.model)
         if isinstance(model, PeftModel):
             _save_adapter(model, state, out_dir / ADAPTER)
-            model, state = _merged(model_dir, out_dir / ADAPTER, dtype), None
-        with whole_folder(out_dir / MODEL) as folder:
-            model.save_pretrained(folder, state_dict=state)
-            tokenizer.save_pretrained(folder)
+            if merge:
+                base = (sources or Sources()).model(model_dir, "float32", frozen=False)
+                model, state = _merged(base, out_dir / ADAPTER, dtype), None
+        if merge or not isinstance(model, PeftModel):
+            with whole_folder(out_dir / MODEL) as folder:
+                model.save_pretrained(folder, state_dict=state)
+                tokenizer.save_pretrained(folder)
     trainer.accelerator.wait_for_everyone()
 
 
@@ -63,9 +76,8 @@ def _save_adapter(model: PeftModel, state: Mapping[str, torch.Tensor], path: Pat
         config.inference_mode = inference
 
 
-def _merged(model_dir: str, adapter: Path, dtype: str) -> Any:
+def _merged(base: Any, adapter: Path, dtype: str) -> Any:
     """The policy as plain weights. Added in float32, so that only the sum is rounded."""
-    base = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
     merged = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
     return merged.to(getattr(torch, dtype))
 

@@ -10,6 +10,9 @@ from typing import Literal
 from depo.config.runtime import TrainingRuntime
 from depo.config.schema import MethodConfig
 
+LOG_PROBS = "reference.parquet"
+"""The file that the reference stage writes."""
+
 
 @dataclass(frozen=True)
 class TrainSpec:
@@ -31,6 +34,8 @@ class TrainSpec:
     """Train all weights instead of a LoRA adapter (sft only)."""
     observation_weight: float = 0.0
     """Loss weight of tokens that are not the agent's (sft only)."""
+    merge: bool = True
+    """Write `model/` too, where an adapter is what is trained."""
     runtime: TrainingRuntime = field(default_factory=TrainingRuntime)
 
 
@@ -40,9 +45,13 @@ class Checkpoints:
 
     folder: Path
     resume_from: Path | None
-    """A checkpoint below `folder`, or None to start anew."""
+    """A checkpoint, also of a training with other settings, or None to start anew."""
     saved: Callable[[int, Path], None]
     """Called on every rank with step and path of each checkpoint that all ranks have written."""
+    until: int | None = None
+    """End after this step, with a checkpoint; None trains to the end."""
+    periodic: bool = True
+    """Write one every `save_steps` too."""
 
     @property
     def resumed_step(self) -> int:

@@ -80,7 +80,7 @@ def training_arguments(
         "ddp_backend": "gloo" if world > 1 and not runtime.use_gpu else None,
         "deepspeed": deepspeed_config(runtime, dtype) if sharded else None,
         "gradient_checkpointing": runtime.gradient_checkpointing,
-        "logging_steps": max(1, min(10, steps // 20)),
+        "logging_steps": logging_steps(steps),
         "logging_first_step": True,
         # A loss that is no number ends the training; looking here too would wait for a GPU each time.
         "logging_nan_inf_filter": False,
@@ -93,6 +93,11 @@ def training_arguments(
         # The rows come in the order of training, see `training_order`.
         "train_sampling_strategy": "sequential",
     }
+
+
+def logging_steps(steps: int) -> int:
+    """Steps that a row of the metrics tells of."""
+    return max(1, min(10, steps // 20))
 
 
 class Meter:

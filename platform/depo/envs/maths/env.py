@@ -135,6 +135,12 @@ class MathsEnv:
             )
         return found
 
+    def task_count(self, split: str) -> int | None:
+        """Different problems of a split of the file; None where they are generated."""
+        if self._options[1] is None:
+            return None
+        return sum(map(len, self._levels().values())) if split == "test" else 0
+
     def _levels(self) -> dict[str, list[int]]:
         """Rows of each level, in the order of their questions' hashes; equal questions are one task."""
         unique = {row.question: row for row in reversed(self._rows)}

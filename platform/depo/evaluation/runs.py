@@ -1,0 +1,250 @@
+"""Several runs side by side: replicas of one configuration with other seeds, and other configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from depo.config.base import ConfigError
+from depo.config.schema import ExperimentConfig
+from depo.evaluation.crossed import crossed_interval, interquartile_influence, ratio_influence
+from depo.evaluation.metrics import (
+    METRICS,
+    Metric,
+    Tasks,
+    by_task,
+    describe,
+    judged,
+    paired_sums,
+    success_definition,
+    task_sums,
+)
+from depo.evaluation.statistics import Interval, PairedDifference, Sums, Values, divide
+from depo.records import Episode, content_hash
+
+_OF_THE_RUN = {"name", "seed", "description", "departures", "runtime", "tracking", "sweep"}
+_OF_THE_TABLE = {
+    "methods", "suites", "seeds", "reference", "compare", "prices", "difficulty", "thought_utility",
+    "bootstrap",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunEpisodes:
+    """A finished run, as far as a comparison needs it."""
+
+    name: str
+    path: Path
+    config: ExperimentConfig
+    episodes: Sequence[Episode]
+
+
+@dataclass(frozen=True)
+class _Policy:
+    """One method in all replicas of a configuration; the tasks of every run are in one order."""
+
+    configuration: int
+    method: str
+    runs: Mapping[int, Tasks]
+    """Index of a run to its episodes."""
+
+
+def compare_runs(runs: Sequence[RunEpisodes]) -> dict[str, Any]:
+    """Methods over several runs, under the first decoding, as plain JSON values.
+
+    Runs of the same configuration, seeds and name aside, are replicas: their numbers are over runs and
+    tasks. Where there are several configurations, a method is called `<first run>/<method>`, and compared
+    with itself under the first one too. `n` counts tasks. Raises `ConfigError` for no runs, and for runs
+    that differ in tasks, decoding, or what counts as success, naming both.
+    """
+    if not runs:
+        raise ConfigError("report: no runs to compare; name at least one run directory")
+    tried = [_episodes_of(run) for run in runs]
+    _check_comparable(runs, tried)
+    configurations: dict[str, list[int]] = {}
+    for index, run in enumerate(runs):
+        configurations.setdefault(_identity(run.config), []).append(index)
+    labels = _labels(runs)
+    policies: dict[str, _Policy] = {}
+    for number, members in enumerate(configurations.values()):
+        prefix = f"{labels[members[0]]}/" if len(configurations) > 1 else ""
+        for method in dict.fromkeys(m for index in members for m in tried[index]):
+            found = {index: tried[index][method] for index in members if method in tried[index]}
+            policies[prefix + method] = _Policy(number, method, found)
+    config = runs[0].config
+    return {
+        "runs": [{"name": run.name, "path": str(run.path), "seed": run.config.seed} for run in runs],
+        "decoding": config.evaluation.decoding[0],
+        "success": success_definition(config.evaluation.success_reward),
+        "metrics": {metric.key: describe(metric) for metric in METRICS},
+        "methods": {name: _measure(policy) for name, policy in policies.items()},
+        "comparisons": [
+            {"a": a, "b": b, **row}
+            for a, b in _pairs(policies, config)
+            for row in _compare(policies[a], policies[b])
+        ],
+    }
+
+
+def _episodes_of(run: RunEpisodes) -> dict[str, dict[str, list[Episode]]]:
+    """Method to task to episodes, in the order of the run's table."""
+    evaluation = run.config.evaluation
+    own = [e for e in run.episodes if not e.suite and e.decoding == evaluation.decoding[0]]
+    # Draws of two runs have nothing to do with each other, so first seed is held against first seed.
+    place = {seed: index for index, seed in enumerate(sorted({e.seed for e in own}))}
+    own = [replace(e, seed=place[e.seed]) for e in own]
+    groups = {method: tasks for (method, _), tasks in by_task(judged(own, evaluation.success_reward)).items()}
+    if not groups:
+        raise ConfigError(
+            f"{run.path}: no {evaluation.decoding[0]} episodes to compare; run its evaluation first"
+        )
+    order = [m for m in run.config.evaluated if m in groups]
+    return {method: groups[method] for method in [*order, *sorted(groups.keys() - set(order))]}
+
+
+def _check_comparable(runs: Sequence[RunEpisodes], tried: Sequence[Mapping[str, Tasks]]) -> None:
+    first = runs[0]
+    wanted = next(iter(tried[0].values())).keys()
+    for run, methods in zip(runs, tried, strict=True):
+        pair = f"{first.path} and {run.path}"
+        mine, its = first.config.evaluation, run.config.evaluation
+        if mine.decoding[0] != its.decoding[0]:
+            raise ConfigError(
+                f"{pair} decode differently ({mine.decoding[0]}, {its.decoding[0]}); give both the same "
+                "first evaluation.decoding"
+            )
+        if mine.success_reward != its.success_reward:
+            raise ConfigError(
+                f"{pair} count success differently ({success_definition(mine.success_reward)}, "
+                f"{success_definition(its.success_reward)}); give both the same evaluation.success_reward"
+            )
+        for method, tasks in methods.items():
+            if tasks.keys() != wanted:
+                odd = min(tasks.keys() ^ wanted)
+                raise ConfigError(
+                    f"{pair} were tried on other tasks ({method}: {len(tasks)} against {len(wanted)}, "
+                    f"{odd} in one only); give both the same env and evaluation.split, tasks and skip"
+                )
+
+
+def _identity(config: ExperimentConfig) -> str:
+    """The hash that replicas share: all that policies depend on, seeds aside."""
+    values = config.model_dump(mode="json", exclude=_OF_THE_RUN)
+    for key in _OF_THE_TABLE:
+        del values["evaluation"][key]
+    for section in (*values["methods"].values(), *values["annotation"].values()):
+        del section["seed"]
+    return content_hash(values)
+
+
+def _labels(runs: Sequence[RunEpisodes]) -> list[str]:
+    """The runs' names; their paths where two have one name."""
+    names = [run.name for run in runs]
+    return [run.name if names.count(run.name) == 1 else str(run.path) for run in runs]
+
+
+def _pairs(policies: Mapping[str, _Policy], config: ExperimentConfig) -> list[tuple[str, str]]:
+    """Within a configuration against the reference, DEPO against KTO and those asked for; across them each
+    method against itself under the first."""
+    named = {(policy.configuration, policy.method): name for name, policy in policies.items()}
+    evaluation = config.evaluation
+    found = []
+    for number in dict.fromkeys(policy.configuration for policy in policies.values()):
+        own = [policy.method for policy in policies.values() if policy.configuration == number]
+        wanted = [(m, evaluation.reference) for m in own if m != evaluation.reference]
+        wanted += [("depo", "kto"), *evaluation.compare]
+        found += [((number, a), (number, b)) for a, b in wanted]
+        found += [((number, m), (0, m)) for m in own if number]
+    return list(dict.fromkeys((named[a], named[b]) for a, b in found if a in named and b in named))
+
+
+def _measure(policy: _Policy) -> dict[str, Any]:
+    """Means and interquartile means over runs and tasks, and each run's means in the order of `runs`."""
+    sums = [task_sums(tasks) for tasks in policy.runs.values()]
+    point, influence = ratio_influence(sums)
+    counts = _counts(sums)
+    # A task's score is over its seeds; what failures have no value of has no middle half.
+    scores = np.stack([divide(s.numerator, s.denominator) for s in sums])
+    columns = list(enumerate(METRICS))
+    return {
+        "runs": len(sums),
+        **{
+            m.key: _bounded(m, _over_runs(float(point[c]), influence[:, :, c], counts[c])) for c, m in columns
+        },
+        "by_run": {
+            m.key: [None if np.isnan(mean) else float(mean) for mean in (s.ratios[c] for s in sums)]
+            for c, m in columns
+        },
+        "iqm": {
+            m.key: _bounded(m, _over_runs(*interquartile_influence(scores[:, :, c]), counts[c]))
+            for c, m in columns
+            if m.over == "all"
+        },
+    }
+
+
+def _bounded(metric: Metric, interval: Interval) -> dict[str, Any]:
+    return (interval.share() if metric.is_share else interval).to_json()
+
+
+def _compare(a: _Policy, b: _Policy) -> list[dict[str, Any]]:
+    """Of every metric the difference a - b and P(a better).
+
+    Methods of one configuration are paired within their runs, which share what they started from; those
+    of two configurations are every run of one against every run of the other.
+    """
+    within = a.configuration == b.configuration
+    if within:
+        pairs = [paired_sums(a.runs[run], b.runs[run]) for run in a.runs if run in b.runs]
+    else:
+        pairs = [paired_sums(x, y) for x in a.runs.values() for y in b.runs.values()]
+    if not pairs or not pairs[0].a.numerator.size:
+        return []
+    point_a, of_a = ratio_influence([pair.a for pair in pairs])
+    point_b, of_b = ratio_influence([pair.b for pair in pairs])
+    chance, of_chance = ratio_influence([pair.a_better for pair in pairs])
+    relative = divide(point_a, point_b)
+    of_relative = divide(of_a - relative * of_b, np.broadcast_to(point_b, of_b.shape))
+    counts = _counts([pair.a for pair in pairs])
+
+    def measured(point: Values, influence: Values, column: int) -> Interval:
+        mean, cells = float(point[column]), influence[:, :, column]
+        if within:
+            return _over_runs(mean, cells, counts[column])
+        return _over_both(mean, cells.reshape(len(a.runs), len(b.runs), -1), counts[column])
+
+    rows = []
+    for c, metric in enumerate(METRICS):
+        difference = measured(point_a - point_b, of_a - of_b, c)
+        probability = measured(chance, of_chance, c).share()
+        rows.append(
+            {
+                "metric": metric.key,
+                **PairedDifference(difference, measured(relative - 1, of_relative, c)).to_json(),
+                "probability": {
+                    "mean": probability.mean,
+                    "ci_low": probability.ci_low,
+                    "ci_high": probability.ci_high,
+                },
+            }
+        )
+    return rows
+
+
+def _over_runs(mean: float, cells: Values, counted: int) -> Interval:
+    """Cells `[runs, tasks]` of one method, or of two paired within runs."""
+    return crossed_interval(mean, cells.mean(axis=0), [cells], counted)
+
+
+def _over_both(mean: float, cells: Values, counted: int) -> Interval:
+    """Cells `[runs of a, runs of b, tasks]` of methods whose runs have nothing to do with each other."""
+    return crossed_interval(mean, cells.mean(axis=(0, 1)), [cells.mean(axis=1), cells.mean(axis=0)], counted)
+
+
+def _counts(sums: Sequence[Sums]) -> list[int]:
+    """Tasks that each column counts in some run."""
+    return [int(n) for n in np.count_nonzero(sum(s.denominator for s in sums), axis=0)]
