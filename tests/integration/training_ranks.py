@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,10 +82,16 @@ def main() -> None:
         work(job)
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
-    sys.stdout.flush()
-    # At an orderly exit gloo's threads abort the process now and then.
-    os._exit(0)
 
 
 if __name__ == "__main__":
-    main()
+    code = 0
+    try:
+        main()
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # At an orderly exit, after an error too, gloo's threads abort the process now and then.
+    os._exit(code)
