@@ -175,33 +175,185 @@ class Immediate:
         self._answers.clear()
 
 
-_ACTION = re.compile(r"^\s*action\s*:[ \t]*(?:\n(?!\s*action\s*:)[ \t]*)?(.*)$", re.IGNORECASE | re.MULTILINE)
-# Policies trained on AgentGym's trajectories put the action on the line below its word.
-_THOUGHT = re.compile(r"^\s*thought\s*:", re.IGNORECASE)
+_BLANK = r"[^\S\n]"
+_LABEL = rf"(?:{_BLANK}*+\d++)?[*_`]*+{_BLANK}*+:"
+_ACTION = re.compile(
+    rf"^(?P<marks>(?:{_BLANK}|[>#*_`~-])*+)action(?P<label>{_LABEL})(?P<rest>[^\n]*+)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_THOUGHT = re.compile(
+    rf"\s*+(?:(?:```|~~~)\w*+{_BLANK}*+\n\s*+)?(?:[>#*_`~-]*+{_BLANK}*+[*_`]*+thought{_LABEL}[*_]*+)?",
+    re.IGNORECASE,
+)
+_OPENS = re.compile(r"\s*+(?:<(?:think|thinking|thought|reasoning)>|\[THINK\])", re.IGNORECASE)
+_CLOSES = re.compile(r"</(?:think|thinking|thought|reasoning)>|\[/THINK\]", re.IGNORECASE)
+_FENCE = re.compile(rf"^{_BLANK}*+(?:`{{3,}}+|~{{3,}}+)\w*+{_BLANK}*+$", re.MULTILINE)
+_AGAIN = re.compile(rf"action{_LABEL}\s*+(?=\S)", re.IGNORECASE)
+
+Span = tuple[int, int]
+"""Where something begins and ends in a text, in characters."""
+
+
+@dataclass(frozen=True)
+class ReplyParts:
+    """Where the parts of a ReAct reply stand in its text."""
+
+    thoughts: tuple[Span, ...]
+    """The thought's own characters: of a `<think>` block, of what stands before the action, or of both.
+    Of a malformed reply, what is not the beginning of an action."""
+    line: int | None = None
+    """Where the line of the action's label begins, with what marks it; None for a malformed reply."""
+    action: Span = (0, 0)
+    """The action's own characters, without a code fence or other marks around them."""
+
+
+def reply_parts(text: str) -> ReplyParts:
+    """Find thought and action in a reply, in time linear in its length.
+
+    Well-formed is a thought followed by exactly one label `Action:` at the beginning of a line, with an
+    action behind it or on the lines below. The labels may be emphasised or numbered, the action may
+    stand in a code fence, and go on over several lines until its brackets close. A `<think>` block is
+    thought, whatever it holds. Whatever could be read in two ways is malformed.
+    """
+    thoughts: list[Span] = []
+    begin = _end(_THOUGHT.match(text))
+    while opened := _OPENS.match(text, begin):
+        closed = _CLOSES.search(text, opened.end())
+        if closed is None:
+            return ReplyParts(_filled(text, [*thoughts, (opened.end(), len(text))]))
+        thoughts.append((opened.end(), closed.start()))
+        begin = closed.end()
+    closed = _CLOSES.search(text, begin)
+    if closed is not None and not thoughts:  # the prompt held the opening mark
+        thoughts, begin = [(begin, closed.start())], closed.end()
+        closed = _CLOSES.search(text, begin)
+    start = begin if thoughts else 0
+    labels = list(_ACTION.finditer(text[start:]))
+    line = start + labels[0].start() if labels else len(text)
+    if thoughts:
+        begin = min(line, start + _end(_THOUGHT.match(text[start:])))
+    before = list(_FENCE.finditer(text, begin, line))
+    if len(before) % 2 and not text[before[-1].end() : line].strip():
+        line = before[-1].start()  # the fence that opens there holds the action's line
+    spans = _filled(text, [*thoughts, (begin, line)])
+    action = _action(text, start, labels[0]) if len(labels) == 1 and closed is None else None
+    if action is None:
+        return ReplyParts(spans)
+    return ReplyParts(spans, _trimmed(text, line, len(text))[0], action)
 
 
 def parse_reply(text: str) -> tuple[str, str, bool]:
-    """Split a ReAct reply into (thought, action, malformed).
+    """Split a reply into (thought, action, malformed), as `reply_parts` finds them.
 
-    Well-formed is a thought followed by exactly one `Action:` with something on its line, or on the
-    next one. A malformed reply keeps its text as the thought and has an empty action.
+    An action over several lines is put on one. A malformed reply keeps its text as the thought and has
+    an empty action.
     """
-    found = list(_ACTION.finditer(text))
-    thought = _THOUGHT.sub("", text[: found[0].start()] if found else text, count=1).strip()
-    if len(found) != 1 or not found[0].group(1).strip():
-        return thought, "", True
-    return thought, found[0].group(1).strip(), False
+    parts = reply_parts(text)
+    thought = "\n\n".join(text[start:end] for start, end in parts.thoughts)
+    return thought, _on_one_line(text[slice(*parts.action)]), parts.line is None
+
+
+def with_thought(text: str, thought: str) -> str:
+    """The reply with another thought: its own characters are exchanged, all else stays as it was.
+
+    A malformed reply, and one without a thought, come back unchanged.
+    """
+    parts = reply_parts(text)
+    if parts.line is None:
+        return text
+    for number, (start, end) in reversed(list(enumerate(parts.thoughts))):
+        text = text[:start] + ("" if number else thought) + text[end:]
+    return text
 
 
 def action_start(text: str) -> int | None:
-    """Where the word `Action:` of a well-formed reply begins (index in `text`); None for a malformed one."""
-    if parse_reply(text)[2]:
-        return None
-    found = next(_ACTION.finditer(text))
-    line = found.group(0)
-    return found.start() + len(line) - len(line.lstrip())
+    """Where the line of a well-formed reply's action begins (index in `text`); None for a malformed one."""
+    return reply_parts(text).line
 
 
 def format_reply(thought: str, action: str) -> str:
     """The ReAct text of a thought and an action, as `parse_reply` reads it."""
     return f"Thought: {thought}\nAction: {action}"
+
+
+def _action(text: str, offset: int, label: re.Match[str]) -> Span | None:
+    """The characters of the action behind a label found in `text[offset:]`; None where it is not clear."""
+    start, end = _trimmed(text, offset + label.start("rest"), offset + label.end("rest"))
+    marks = label["marks"].split()[-1:] if label["marks"][-1:].strip() else []
+    mark = marks[0].lstrip(">#-") if marks else ""
+    if mark and not any(c in label["label"] for c in mark):  # opened before the label and not closed there
+        if text.startswith(mark, start):
+            start = _trimmed(text, start + len(mark), end)[0]
+        elif text.endswith(mark, start, end):
+            start, end = _trimmed(text, start, end - len(mark))
+    if start == end:
+        start = _trimmed(text, offset + label.end(), len(text))[0]
+        end = _trimmed(text, start, _line_end(text, start))[1]
+    if again := _AGAIN.match(text, start, end):
+        start = again.end()
+    fenced = text.startswith(("```", "~~~"), start)
+    if fenced:
+        start, end = _fenced(text, start)
+    last = _closing_line(text, start, end if fenced else len(text))
+    if fenced and last < end:
+        return None
+    if not fenced and last > _line_end(text, start):
+        end = last
+    start, end = _trimmed(text, start, end)
+    for mark in ("**", "`", "**"):
+        inner = text[start:end].removeprefix(mark).removesuffix(mark)
+        if end - start - len(inner) == 2 * len(mark) and mark not in inner:
+            start, end = _trimmed(text, start + len(mark), end - len(mark))
+    return (start, end) if start < end else None
+
+
+def _fenced(text: str, start: int) -> Span:
+    """What stands in the code fence that begins at `start`; nothing where the fence is not closed."""
+    mark = text[start : start + 3]
+    start += len(text) - start - len(text[start:].lstrip(mark[0]))
+    line_end = _line_end(text, start)
+    if text.find(mark, start, line_end) < 0:  # the word behind the mark names a language
+        start = line_end
+    return _trimmed(text, start, max(start, text.find(mark, start)))
+
+
+def _closing_line(text: str, start: int, end: int) -> int:
+    """Where the line ends on which all brackets opened from `start` on are closed; else the first line."""
+    first = at = min(_line_end(text, start), end)
+    begin, depth = start, 0
+    while True:
+        line = text[begin:at]
+        depth += sum(map(line.count, "([{")) - sum(map(line.count, ")]}"))
+        if depth <= 0:
+            return at
+        if at >= end or not line.strip():
+            return first
+        begin, at = at + 1, min(_line_end(text, at + 1), end)
+
+
+def _on_one_line(action: str) -> str:
+    lines = [line.strip() for line in action.split("\n")]
+    joined = " ".join(line for line in lines if line)
+    return joined if len(lines) == 1 else re.sub(r"(?<=[(\[{]) | (?=[)\]}])", "", joined)
+
+
+def _line_end(text: str, start: int) -> int:
+    found = text.find("\n", start)
+    return len(text) if found < 0 else found
+
+
+def _trimmed(text: str, start: int, end: int) -> Span:
+    """The part without the whitespace around it; where all is whitespace, nothing at its end."""
+    part = text[start:end]
+    start += len(part) - len(part.lstrip())
+    return start, start + len(part.strip())
+
+
+def _filled(text: str, spans: list[Span]) -> tuple[Span, ...]:
+    """The spans that hold more than whitespace, without that around them."""
+    trimmed = (_trimmed(text, *span) for span in spans)
+    return tuple((start, end) for start, end in trimmed if start < end)
+
+
+def _end(found: re.Match[str] | None) -> int:
+    return found.end() if found else 0

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from depo.data.samples import reply_mask, tokens_before
-from depo.policies.base import Exchange, Reply, action_start, parse_reply
+from depo.policies.base import Exchange, Reply, reply_parts
 from depo.policies.chat import ChatRenderer
 from depo.records import Step, Trajectory
 from depo.training.reference import Conversation, ReferenceScorer
@@ -127,15 +127,15 @@ def _parts(ids: tuple[int, ...], renderer: ChatRenderer) -> tuple[int, tuple[int
     None for a reply without a thought or a readable action.
     """
     text = renderer.text(ids)
-    thought, action, malformed = parse_reply(text)
-    line = action_start(text)
-    if malformed or line is None or not thought:
+    parts = reply_parts(text)
+    if parts.line is None or not parts.thoughts:
         return None
-    place = tokens_before(ids, text.index(action, text.index(":", line) + 1), renderer)
-    ends = len(text[:line].rstrip())
-    label = text[: ends - len(thought)].rstrip()
-    header = text[ends : len(renderer.text(ids[:place]))]
-    return place, renderer.reply(label + header if label else header.lstrip())[:-1]
+    place = tokens_before(ids, parts.action[0], renderer)
+    empty = renderer.text(ids[:place])
+    for start, end in reversed(parts.thoughts):
+        label = empty[:start].rstrip()
+        empty = label + empty[end:] if label else empty[end:].lstrip()
+    return place, renderer.reply(empty)[:-1]
 
 
 def _scored(read: Iterable[int], scored: Sequence[int]) -> Conversation:
