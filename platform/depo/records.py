@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 # The version at which a record took its present form; older files of it are read no more.
 _SINCE = {"Trajectory": 1, "Sample": 2, "ReferenceLogProbs": 2, "Episode": 3}
@@ -59,6 +59,15 @@ class Task(_Row):
 
 
 @dataclass(frozen=True)
+class ContextTurn(_Row):
+    """A turn of a conversation that is not the agent's own: it is read, and neither trained on nor a step."""
+
+    observation: str
+    text: str
+    """What was answered in the agent's place."""
+
+
+@dataclass(frozen=True)
 class Step(_Row):
     """One turn of the agent: what it saw, what it thought and did, what came of it."""
 
@@ -82,10 +91,23 @@ class Step(_Row):
     """The generated ids, end-of-turn included; empty where the policy has no tokenizer."""
     logprob: float | None = None
     """Sum of the log-probs of `token_ids` under the policy at temperature 1."""
+    context: tuple[ContextTurn, ...] = ()
+    """Turns that are not the agent's own, between its last one and `observation`."""
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        return super().from_row({**row, "token_ids": tuple(row["token_ids"] or ())})
+        context = tuple(ContextTurn.from_row(turn) for turn in row["context"] or ())
+        return super().from_row({**row, "token_ids": tuple(row["token_ids"] or ()), "context": context})
+
+
+@dataclass(frozen=True)
+class Told(_Row):
+    """What the file of another tool tells of an episode; None is not told."""
+
+    label: Label | None = None
+    steps: int | None = None
+    tokens: int | None = None
+    """Tokens of all the agent's turns, by whatever tokenizer the file's author had."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +137,8 @@ class Trajectory(_Row):
     index: int = 0
     """Which rollout of its search this was."""
     seed: int = 0
+    told: Told | None = None
+    """What the file tells that it was imported from; None where it was not imported."""
 
     @property
     def id(self) -> str:
@@ -143,6 +167,7 @@ class Trajectory(_Row):
                 "nodes": tuple(row["nodes"] or ()),
                 "visits": tuple(row["visits"] or ()),
                 "values": tuple(row["values"] or ()),
+                "told": Told.from_row(row["told"]) if row["told"] else None,
             }
         )
 
@@ -271,8 +296,10 @@ _STEP = pa.struct(
         ("input_tokens", pa.int32()),
         ("token_ids", pa.list_(pa.int32())),
         ("logprob", pa.float64()),
+        ("context", pa.list_(pa.struct([("observation", pa.string()), ("text", pa.string())]))),
     ]
 )
+_TOLD = pa.struct([("label", pa.string()), ("steps", pa.int64()), ("tokens", pa.int64())])
 
 
 def _schema(name: str, fields: list[tuple[str, pa.DataType]]) -> pa.Schema:
@@ -298,6 +325,7 @@ TRAJECTORY_SCHEMA = _schema(
         ("values", pa.list_(pa.float64())),
         ("index", pa.int32()),
         ("seed", pa.int64()),
+        ("told", _TOLD),
     ],
 )
 SAMPLE_SCHEMA = _schema(

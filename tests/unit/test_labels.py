@@ -5,6 +5,7 @@ from builders import trajectory
 
 from depo.config.schema import AnnotationConfig
 from depo.data.labels import label, label_all
+from depo.records import Told
 
 PUBLISHED = AnnotationConfig()
 
@@ -52,3 +53,29 @@ def test_pairing_keeps_only_tasks_with_both_labels():
     kept, counts = label_all(episodes, AnnotationConfig(pairing="task"))
     assert [t.task.seed for t, _ in kept] == [1, 1]
     assert counts == {"trajectories": 4, "dropped": 1, "unpaired": 1, "desirable": 1, "undesirable": 1}
+
+
+@pytest.mark.parametrize(
+    ("told", "reward", "steps", "obeyed", "by_rules"),
+    [
+        ("D", 1.0, 9, "D", "U"),
+        ("D", 0.0, 2, "D", None),
+        ("U", 1.0, 2, "U", "D"),
+        (None, 1.0, 9, "D", "U"),
+        (None, 0.0, 9, None, "U"),
+        (None, 0.8, 2, "U", "U"),
+    ],
+)
+def test_an_imported_label_is_obeyed_unless_the_rules_are_asked_for(told, reward, steps, obeyed, by_rules):
+    imported = trajectory(steps=steps, reward=reward, told=Told(told))
+    assert label(imported, PUBLISHED) == obeyed
+    assert label(imported, AnnotationConfig(imported="rules")) == by_rules
+
+
+def test_it_is_counted_how_many_imported_labels_the_rules_would_change():
+    episodes = [
+        trajectory(steps=steps, reward=1.0, seed=steps, told=Told(told))
+        for steps, told in ((9, "D"), (2, "D"), (3, "U"), (8, None))
+    ]
+    assert label_all(episodes, PUBLISHED)[1]["rules_differ"] == 2
+    assert "rules_differ" not in label_all([trajectory()], PUBLISHED)[1]

@@ -3,20 +3,23 @@
 from dataclasses import replace
 from itertools import chain
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from builders import said, trajectory
 
 from depo.config.base import ConfigError
 from depo.data.store import finished_ids, read_table, read_trajectories, write_atomic, write_table
-from depo.records import Episode, ReferenceLogProbs, Sample, Trajectory
+from depo.records import ContextTurn, Episode, ReferenceLogProbs, Sample, Told, Trajectory
 
 EXAMPLES = {
     Trajectory: trajectory(
-        [said("Éa.", token_ids=(1, 2), logprob=-1.5)],
+        [said("Éa.", token_ids=(1, 2), logprob=-1.5, context=(ContextTurn("Rules.", "OK."),))],
         nodes=(1, 4),
         visits=(3, 1),
         values=(0.5, 0.25),
         index=2,
+        told=Told("U", 7, 401),
     ),
     Sample: Sample(
         "s", "t", "k", "babyai", "L", "p", "D", "raw", 0.9, True, 1, 2, (5, 6, 7), (0, 1, 2), 1, "s"
@@ -88,7 +91,7 @@ def test_a_missing_or_foreign_table_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("version", "problem"),
-    [("1", "schema version 1, this depo reads version 2 to 3; delete it"), ("4", "upgrade depo")],
+    [("1", "schema version 1, this depo reads version 2 to 4; delete it"), ("5", "upgrade depo")],
 )
 def test_a_table_of_another_schema_version_is_one_clear_line(version, problem, tmp_path):
     write_table(tmp_path / "a.parquet", [EXAMPLES[Sample]], Sample, {b"version": version.encode()})
@@ -109,3 +112,16 @@ def test_writing_replaces_the_whole_file(tmp_path):
     write_atomic(tmp_path / "d" / "f", b"short")
     assert (tmp_path / "d" / "f").read_text() == "short"
     assert [p.name for p in (tmp_path / "d").iterdir()] == ["f"]
+
+
+def test_trajectories_of_the_schema_before_are_read_as_nobodys_import(tmp_path):
+    write_table(tmp_path / "a.parquet", [EXAMPLES[Trajectory]], Trajectory)
+    table = pq.read_table(tmp_path / "a.parquet").to_pylist()
+    for row in table:
+        del row["told"]
+        for step in row["steps"]:
+            del step["context"]
+    metadata = {b"record": b"Trajectory", b"version": b"3"}
+    pq.write_table(pa.Table.from_pylist(table).replace_schema_metadata(metadata), tmp_path / "a.parquet")
+    (read,) = read_table(tmp_path / "a.parquet", Trajectory)
+    assert (read.told, read.steps[0].context, read.id) == (None, (), EXAMPLES[Trajectory].id)

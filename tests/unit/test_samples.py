@@ -1,6 +1,7 @@
 """Samples: the mask covers the agent's own tokens and nothing else; KL partners are fixed by the data."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from builders import renderer, said, step, trajectory
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from depo.data.samples import make_sample, make_samples, name_kl_partners, reply_mask, tokens_of
 from depo.policies.base import action_start, parse_reply
+from depo.records import ContextTurn
 
 
 def own_text(sample, marks=(1, 2)) -> str:
@@ -29,6 +31,22 @@ def test_the_mask_covers_replies_and_their_ends_only():
     assert sum(sample.agent_mask[: sample.prompt_length]) == 0
     assert sample.agent_mask[sample.prompt_length] == 1
     assert sample.num_tokens == sum(mark != 0 for mark in sample.agent_mask) - 2
+
+
+def test_turns_that_are_context_are_read_and_neither_trained_nor_counted():
+    opening, aside = ContextTurn("Rules.", "OK."), ContextTurn("A note.", "Noted.")
+    turns = [said("One.", "go"), said("Two.", "drop", observation="A door.")]
+    with_context = [replace(turns[0], context=(opening,)), replace(turns[1], context=(aside, aside))]
+    bare, sample = (make_sample(trajectory(some), "D", "raw", renderer()) for some in (turns, with_context))
+    assert renderer().tokenizer.decode(list(sample.token_ids)) == (
+        "<|system|>Act.<|end|><|user|>Rules.<|end|><|assistant|>OK.<|end|>"
+        "<|user|>You see: red ball 1.<|end|><|assistant|>Thought: One.\nAction: go<|end|>"
+        + "<|user|>A note.<|end|><|assistant|>Noted.<|end|>" * 2
+        + "<|user|>A door.<|end|><|assistant|>Thought: Two.\nAction: drop<|end|>"
+    )
+    assert own_text(sample) == own_text(bare)
+    assert (sample.num_steps, sample.num_tokens) == (bare.num_steps, bare.num_tokens) == (2, bare.num_tokens)
+    assert sample.agent_mask.index(1) == sample.prompt_length > bare.prompt_length
 
 
 def test_the_mask_tells_thoughts_from_actions():

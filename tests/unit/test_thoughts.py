@@ -8,6 +8,7 @@ import pytest
 from builders import renderer, said, step, trajectory
 
 from depo.policies.base import Exchange, Reply
+from depo.records import ContextTurn
 from depo.stages.thoughts import choose, summary
 from depo.training.thoughts import ThoughtTurn, TurnUtility, thought_turns
 
@@ -36,6 +37,14 @@ def test_both_sequences_score_the_action_behind_the_same_context_and_differ_in_t
     assert read_and_scored(two, "with_thought")[0] == past + second.text.removesuffix("turn left")
     assert read_and_scored(two, "without") == (past + "Thought:\nAction: ", "turn left" + END)
     assert (one.step, two.step, two.action_tokens) == (0, 1, len("turn left") + 1)
+
+
+def test_turns_that_are_context_stand_before_the_thought_and_are_not_scored():
+    second = said("Left.", "turn left", context=(ContextTurn("Rules.", "OK."),))
+    one, two = thought_turns(trajectory((said("Near."), second)), renderer())
+    past = read_and_scored(one, "with_thought")[0] + f"go to red ball 1{END}"
+    past += f"<|user|>Rules.{END}<|assistant|>OK.{END}<|user|>{second.observation}{END}<|assistant|>"
+    assert read_and_scored(two, "with_thought")[0] == past + "Thought: Left.\nAction: "
 
 
 def test_ids_of_this_tokenizer_are_used_as_they_were_generated():

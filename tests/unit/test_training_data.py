@@ -263,10 +263,10 @@ def test_fewer_samples_than_a_batch_are_refused(tmp_path):
 def test_samples_of_another_schema_version_are_refused(tmp_path):
     run = spec(tmp_path, [sample(0), U])
     old = to_table([sample(0), U], SAMPLE_SCHEMA)
-    for version, mend in (("1", "run the stage that wrote it again"), ("4", "upgrade depo")):
+    for version, mend in (("1", "run the stage that wrote it again"), ("5", "upgrade depo")):
         pq.write_table(old.replace_schema_metadata({"record": "Sample", "version": version}), run.samples)
         message = (
-            rf"samples\.parquet: a Sample table of schema version {version}, .* version 2 to 3; .*{mend}"
+            rf"samples\.parquet: a Sample table of schema version {version}, .* version 2 to 4; .*{mend}"
         )
         with pytest.raises(ConfigError, match=message):
             load_table(run)

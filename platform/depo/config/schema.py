@@ -201,6 +201,9 @@ class AnnotationConfig(Strict):
     """What becomes of failed episodes of up to `max_desirable_steps`; longer ones are U anyway."""
     pairing: Literal["none", "task"] = "none"
     """"task" keeps only tasks that have both labels."""
+    imported: Literal["labels", "rules"] = "labels"
+    """Of imported trajectories: "labels" obeys those that their file gives, and leaves the step rule out
+    where it gives none; "rules" labels them as a round of one's own."""
     rephrase: RephraseConfig = RephraseConfig()
     seed: int = 0
     """Of the pairing of KL partners."""

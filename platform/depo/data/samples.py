@@ -24,17 +24,20 @@ VIEWS = ("raw", "rephrased")
 def tokens_of(trajectory: Trajectory, renderer: ChatRenderer) -> tuple[list[int], list[int], int, int]:
     """(ids, agent mask, prompt length, agent tokens without end-of-turns) of a whole episode.
 
-    A step's own ids are used where this tokenizer made them; other steps are tokenised from text.
+    A step's own ids are used where this tokenizer made them; other steps are tokenised from text. Turns
+    that are only context have mask 0 throughout.
     """
     own = trajectory.tokenizer == renderer.fingerprint
-    first = renderer.first(trajectory.system, trajectory.steps[0].observation)
-    ids, mask = list(first), [0] * len(first)
-    count = 0
+    ids: list[int] = []
+    mask: list[int] = []
+    prompt = count = 0
     for number, step in enumerate(trajectory.steps):
-        if number:
-            between = renderer.following(step.observation)
-            ids += between
-            mask += [0] * len(between)
+        observations = [*(turn.observation for turn in step.context), step.observation]
+        for seen, answered in zip(observations, [*(turn.text for turn in step.context), None], strict=True):
+            ids += renderer.following(seen) if ids else renderer.first(trajectory.system, seen)
+            ids += renderer.reply(answered) if answered is not None else ()
+        mask += [0] * (len(ids) - len(mask))
+        prompt = prompt if number else len(ids)
         # A policy without room for a reply said nothing, which is not the same as an unknown text.
         as_generated = own and (step.token_ids or not step.text)
         reply = step.token_ids if as_generated else renderer.reply(step.text)
@@ -42,7 +45,7 @@ def tokens_of(trajectory: Trajectory, renderer: ChatRenderer) -> tuple[list[int]
         ids += closed
         mask += [*reply_mask(tuple(reply), renderer), *[0] * (len(closed) - len(reply))]
         count += len(reply) - (reply[-1:] == (renderer.end_of_turn,))
-    return ids, mask, len(first), count
+    return ids, mask, prompt, count
 
 
 @lru_cache(maxsize=65536)

@@ -73,15 +73,18 @@ def thought_turns(trajectory: Trajectory, renderer: ChatRenderer) -> list[Though
     """
     own = trajectory.tokenizer == renderer.fingerprint
     replies = [_reply(step, own) for step in trajectory.steps]
-    past = [Exchange(step.observation, reply) for step, reply in zip(trajectory.steps, replies, strict=True)]
+    past: list[Exchange] = []
     turns = []
     for number, (step, reply) in enumerate(zip(trajectory.steps, replies, strict=True)):
+        past += [Exchange(c.observation, Reply(c.text, "", "", True, 0)) for c in step.context]
+        before = tuple(past)
+        past.append(Exchange(step.observation, reply))
         ids = renderer.reply_ids(reply)
         parts = _parts(ids, renderer)
         if parts is None:
             continue
         action, empty = parts
-        context = renderer.context(trajectory.system, tuple(past[:number]), step.observation)
+        context = renderer.context(trajectory.system, before, step.observation)
         turns.append(
             ThoughtTurn(
                 task_id=trajectory.task.id,
