@@ -1,7 +1,7 @@
 """Rephrasing: shorter thoughts, the same actions."""
 
 import pytest
-from builders import said, trajectory
+from builders import said, step, trajectory
 
 from depo.data.rephrase import KeepThoughts, PolicyRephraser, SiblingRephraser, sentences, shorten
 from depo.policies.base import Immediate, Reply, parse_reply
@@ -109,6 +109,54 @@ def test_a_longer_or_empty_proposal_is_refused():
     episodes = [trajectory([said("Ball ahead.")])]
     for text in ("A much longer thought about the ball.", ""):
         assert shorten(episodes, PolicyRephraser(Scripted(text)), words) == (episodes, 0)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "Thought: {}\nAction: go",
+        "Thought:\n{}\n\nAction:\ngo",
+        "  thought :  {}  \n\n  ACTION :go \n",
+        "{}\nAction: go",
+        "<think>\n{}\n</think>\n\nAction: go",
+        "<think>{}</think>Action: go",
+        "**Thought:** {}\n**Action:** `go`",
+        "Thought: {}\nAction:\n```\ngo\n```",
+        "Thought: {}\r\nAction: go\r\n",
+    ],
+)
+def test_only_the_thoughts_own_characters_are_exchanged(layout):
+    thought, action, malformed = parse_reply(layout.format(LONG))
+    assert (thought, action, malformed) == (LONG, "go", False)
+    old = step(text=layout.format(LONG), thought=thought, action=action)
+    (shorter,), count = shorten([trajectory([old])], PolicyRephraser(Scripted("Ball ahead.")), words)
+    assert (count, shorter.steps[0].text) == (1, layout.format("Ball ahead."))
+    assert parse_reply(shorter.steps[0].text) == ("Ball ahead.", "go", False)
+
+
+@pytest.mark.parametrize("proposed", ["a </think> b", "x\nAction: drop", "```", "<think>"])
+def test_a_proposal_never_becomes_another_action_or_layout(proposed):
+    text = f"<think>{LONG}</think>\nAction: go"
+    old = step(text=text, thought=LONG, action="go")
+
+    class Proposes(KeepThoughts):
+        def propose(self, trajectories):
+            return [[[proposed]] for _ in trajectories]
+
+    (kept,), _ = shorten([trajectory([old])], Proposes(), words)
+    assert parse_reply(kept.steps[0].text)[1:] == ("go", False)
+    assert kept.steps[0].text.startswith("<think>") and kept.steps[0].text.endswith("</think>\nAction: go")
+
+
+def test_an_endpoints_own_reasoning_is_no_part_of_its_answer():
+    for answer in ('<think>\nWhat is short?\n</think>\n"Ball ahead."', "Thought: Ball ahead.\nAction: drop"):
+        (shorter,), _ = shorten([trajectory([said(LONG)])], PolicyRephraser(Scripted(answer)), words)
+        assert shorter.steps[0].thought == "Ball ahead."
+
+
+def test_a_malformed_reply_is_left_alone():
+    old = step(text=LONG, thought=LONG, action="", malformed=True)
+    assert shorten([trajectory([old])], PolicyRephraser(Scripted("Ok.")), words) == ([trajectory([old])], 0)
 
 
 def test_keeping_thoughts_changes_nothing():

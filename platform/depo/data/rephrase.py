@@ -1,7 +1,8 @@
 """Shorter thoughts for desirable trajectories; actions stay as they were.
 
 A `Rephraser` proposes thoughts, `shorten` accepts one only where it is shorter by the student's
-tokenizer and could not be read as another action.
+tokenizer and could not be read as another action. Only the thought's own characters are exchanged: the
+layout around them is no part of it, and a difference there between D and U is one that a loss can learn.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from depo.data.store import write_atomic
-from depo.policies.base import Policy, Request, Sampling, format_reply, parse_reply
+from depo.policies.base import Policy, Request, Sampling, format_reply, parse_reply, reply_parts, with_thought
 from depo.records import Step, Trajectory, content_hash
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
@@ -143,7 +144,7 @@ def shorten(
                 steps.append(step)
                 continue
             shortened += 1
-            text = format_reply(best, step.action)
+            text = with_thought(step.text, best)
             steps.append(
                 replace(
                     step, thought=best, text=text, num_tokens=count_tokens(text), token_ids=(), logprob=None
@@ -159,8 +160,7 @@ def sentences(thought: str) -> list[str]:
 
 
 def _acceptable(thought: str, step: Step, count_tokens: Callable[[str], int]) -> bool:
-    read_back = parse_reply(format_reply(thought, step.action))
-    same = read_back == (thought, step.action, False)
+    same = parse_reply(with_thought(step.text, thought)) == (thought, step.action, False)
     return bool(thought) and same and count_tokens(thought) < count_tokens(step.thought)
 
 
@@ -169,5 +169,6 @@ def _key(trajectory: Trajectory, step: Step) -> tuple[str, str, str]:
 
 
 def _bare(text: str) -> str:
-    thought = parse_reply(text)[0]
-    return thought.strip().strip('"')
+    """The thought that an endpoint answers with, without its own reasoning before it."""
+    thoughts = reply_parts(text).thoughts
+    return text[slice(*thoughts[-1])].strip('"') if thoughts else ""
