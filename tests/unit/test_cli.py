@@ -98,7 +98,7 @@ def test_an_environment_that_breaks_the_contract_fails_the_check(capsys):
     [
         ("beta", "--grid beta: write it as FIELD=A,B,C with numbers, words, true or false"),
         ("beta=0.1,,2", "--grid beta=0.1,,2: write it as FIELD=A,B,C"),
-        ("beta=[1", "--grid beta=[1: write it as FIELD=A,B,C"),
+        ("beta=[1", "--grid beta, line 1: "),
         ("beta=a,b", "sweep.space.beta: 'a' is refused: input should be a valid number"),
         ("placement=margin,centre", "sweep.space.placement: 'centre' is refused"),
     ],

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import Any
 
-from depo.config.base import ConfigError
+from depo.config.base import ConfigError, plain
 
 
 def environment(options: argparse.Namespace) -> int:
@@ -16,9 +17,11 @@ def environment(options: argparse.Namespace) -> int:
     if options.catalogue is not None:
         options.misused("--catalogue goes with --cases")
     try:
-        arguments = json.loads(options.options)
+        arguments = plain(json.loads(options.options, object_pairs_hook=_each_once))
     except json.JSONDecodeError as error:
         raise ConfigError(f"--options: not JSON ({error.msg} at {error.pos})") from None
+    except ValueError as error:
+        raise ConfigError(f"--options: {error}") from None
     if not isinstance(arguments, dict):
         raise ConfigError('--options: give an object, such as \'{"levels": ["GoToRedBall"]}\'')
     if options.compat is not None:
@@ -49,6 +52,15 @@ def _cases(options: argparse.Namespace) -> int:
     else:
         print(report.difference or f"{report.checked} cases agree")
     return 1 if report.difference else 0
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, whose keys stand there once each."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for at, (key, _) in enumerate(pairs) if key in dict(pairs[:at]))
+        raise ValueError(f"key {twice!r} stands there twice; leave one out")
+    return found
 
 
 def doctor(options: argparse.Namespace) -> int:

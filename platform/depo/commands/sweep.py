@@ -6,10 +6,8 @@ import argparse
 import json
 from typing import Any
 
-import yaml
-
 from depo.commands.base import announce, load, talking
-from depo.config.base import ConfigError
+from depo.config.base import ConfigError, load_yaml
 
 
 def sweep(options: argparse.Namespace) -> int:
@@ -31,10 +29,9 @@ def _grid(items: list[str]) -> dict[str, list[Any]]:
     grid: dict[str, list[Any]] = {}
     for item in items:
         field, equals, values = item.partition("=")
-        try:
-            grid[field] = [yaml.safe_load(value) for value in values.split(",")]
-        except yaml.YAMLError:
-            equals = ""
+        if field in grid:
+            raise ConfigError(f"--grid {field}: stands there twice; name all its values in one")
+        grid[field] = [load_yaml(value, f"--grid {field}") for value in values.split(",")]
         if not equals or not field or not all(isinstance(v, bool | int | float | str) for v in grid[field]):
             raise ConfigError(f"--grid {item}: write it as FIELD=A,B,C with numbers, words, true or false")
     return grid

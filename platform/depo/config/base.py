@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+_DEEPEST = 100
 
 
 class ConfigError(ValueError):
@@ -23,23 +26,111 @@ class Strict(BaseModel):
     """Frozen, and closed to unknown keys; every field's docstring is its description."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        allow_inf_nan=False,
     )
+
+
+def plain(value: Any) -> Any:
+    """`value`, where it is such data as JSON can hold; raises `ValueError` saying what of it is not."""
+    try:
+        _require_plain(value, "")
+    except RecursionError:
+        raise ValueError("is nested without end; write it out") from None
+    return value
+
+
+def _require_plain(value: Any, place: str) -> None:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"{place}{key!r}: a key is text here; quote it")
+            _require_plain(inner, f"{place}{key}: ")
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _require_plain(inner, place)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{place}{value} is no finite number; give one")
+    elif not isinstance(value, str | int | float | None):
+        raise ValueError(f"{place}{value} is a {type(value).__name__}; quote it to mean the text")
+
+
+Options = Annotated[dict[str, Any], AfterValidator(plain)]
+"""Keyword arguments of something else: plain data."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as it is meant: a key stands once in a mapping, and `1e-4` is a number."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        # Before merges (`<<`) are carried out, which may well give a key another value.
+        node = super().compose_mapping_node(anchor)
+        first: dict[Any, int] = {}
+        for key, _ in node.value:
+            name, line = (key.tag, str(key.value)), key.start_mark.line + 1
+            if name in first:
+                problem = f"key {key.value!r} stands there twice, first in line {first[name]}"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            first[name] = line
+        return node
+
+    def construct_yaml_int(self, node: Any) -> int:
+        if re.fullmatch(r"[-+]?0[0-9_]+|.*:.*", node.value):
+            problem = f"{node.value} is read as an octal number or a time; drop the zeros, or quote it"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return super().construct_yaml_int(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that the loader would take for a number."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+        list("-+.0123456789"),
+    )
+
+
+def load_yaml(text: str, place: str) -> Any:
+    """The value of a YAML text, which stands at `place`; the one reader of YAML.
+
+    Raises `ConfigError` naming place and line: what is no YAML, a key that stands twice in a mapping, a
+    value that cannot be what it looks like.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+    except RecursionError:
+        line, problem = "", "nested too deeply"
+    except (ValueError, TypeError) as error:  # a date that is none, an integer of thousands of digits
+        line, problem = "", str(error).partition(";")[0]
+    raise ConfigError(f"{place}{line}: {' '.join(problem.split())}; mend the YAML, or quote what is text")
+
+
+def dump_yaml(value: Any) -> str:
+    """Plain data as YAML that `load_yaml` reads back to the same."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=100)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises `ConfigError` naming file and line."""
     try:
-        text = path.read_text()
+        value = load_yaml(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not YAML"
-        raise ConfigError(f"{path}{line}: {problem}; mend the YAML") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is no UTF-8 text (byte {error.start}); save it as UTF-8") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: holds no mapping; a configuration starts with `name: ...`")
     return value
@@ -55,10 +146,7 @@ def apply_overrides(values: dict[str, Any], overrides: list[str]) -> dict[str, A
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise ConfigError(f"--set {override}: write it as key.path=value")
-        try:
-            value = read_yaml(Path(text[1:])) if text.startswith("@") else yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {key}: {text!r} is not a YAML value; quote it") from None
+        value = read_yaml(Path(text[1:])) if text.startswith("@") else load_yaml(text, f"--set {key}")
         result = set_key(result, key, value)
     return result
 
@@ -68,7 +156,10 @@ def set_key(values: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 
     Raises `ConfigError` where the path leads through a plain value or past a list's end.
     """
-    return _set(values, key.split("."), value, key)
+    path = key.split(".")
+    if len(path) > _DEEPEST:
+        raise ConfigError(f"{_shown(key)}: leads {len(path)} sections deep; no key does")
+    return _set(values, path, value, key)
 
 
 def _set(inner: Any, path: list[str], value: Any, key: str) -> Any:
@@ -76,7 +167,7 @@ def _set(inner: Any, path: list[str], value: Any, key: str) -> Any:
         return value
     head, rest = path[0], path[1:]
     if isinstance(inner, list):
-        if not head.isdigit() or int(head) >= len(inner):
+        if not head.isdecimal() or int(head) >= len(inner):
             raise ConfigError(f"{key}: {head!r} picks no entry of a list of {len(inner)}; count from 0")
         at = int(head)
         return [*inner[:at], _set(inner[at], rest, value, key), *inner[at + 1 :]]
@@ -92,7 +183,7 @@ def _set(inner: Any, path: list[str], value: Any, key: str) -> Any:
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The first problem of a pydantic error as one line: the key, what is wrong, the mend."""
     problem = error.errors()[0]
-    location = [str(part) for part in problem["loc"]]
+    location = [_shown(str(part)) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
         known = _fields_at(model, location[:-1])
@@ -104,7 +195,13 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
         return f"{key}: {message}" if key else message
-    return f"{key}: {message[0].lower()}{message[1:]}, not {problem['input']!r}"
+    return f"{key}: {message[0].lower()}{message[1:]}, not {_shown(repr(problem['input']))}"
+
+
+def _shown(text: str, most: int = 120) -> str:
+    """What somebody wrote, on one line and not too long."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _fields_at(model: type[BaseModel], location: list[str]) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from depo.config.base import Count, NonNegative, Positive, Strict
+from depo.config.base import Count, NonNegative, Options, Positive, Strict
 
 
 class PriceConfig(Strict):
@@ -38,7 +38,7 @@ class OpenAIConfig(Strict):
     tokenizer: str | None = None
     """Hugging Face id or path of the served model's tokenizer, for a vLLM server: contexts are then sent,
     and replies kept, as token ids. None sends chat messages and keeps text."""
-    options: dict[str, Any] = {}
+    options: Options = {}
     """Further fields of every request's body; null takes one out that is sent otherwise."""
     concurrency: Count = 16
     """Requests in flight from one worker."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from depo.config.base import Strict
+from depo.config.base import Options, Strict
 
 
 class EnvConfig(Strict):
@@ -12,5 +10,5 @@ class EnvConfig(Strict):
 
     id: str = "babyai"
     """Registered id, or `module:Class`."""
-    options: dict[str, Any] = {}
+    options: Options = {}
     """Keyword arguments of the environment's constructor, such as BabyAI's `levels`."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from depo.config.base import ConfigError, apply_overrides, explain, read_yaml
+from depo.config.base import ConfigError, apply_overrides, dump_yaml, explain, read_yaml
 from depo.config.schema import ExperimentConfig
 
 
@@ -32,4 +31,4 @@ def parse_config(values: dict[str, Any]) -> ExperimentConfig:
 
 def dump_config(config: ExperimentConfig) -> str:
     """The resolved configuration as YAML that `load_config` reads back to an equal object."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=100)
+    return dump_yaml(config.model_dump(mode="json"))

@@ -6,11 +6,11 @@ never changes a result's identity.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from depo.config.base import Count, Fraction, NonNegative, Positive, Strict
+from depo.config.base import Count, Fraction, NonNegative, Options, Positive, Strict
 from depo.config.endpoint import OpenAIConfig
 from depo.config.env import EnvConfig as EnvConfig
 from depo.config.evaluation import EvaluationConfig as EvaluationConfig
@@ -93,7 +93,7 @@ class CustomConfig(Strict):
     kind: Literal["custom"] = "custom"
     cls: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
     """`module:Class`, importable on every node; keeps the contract `depo.policies.base.Policy`."""
-    options: dict[str, Any] = {}
+    options: Options = {}
     """Keyword arguments of the class."""
 
 
