@@ -381,9 +381,29 @@ EPISODE_SCHEMA = _schema(
 
 
 def to_table(rows: Iterable[Any], schema: pa.Schema) -> pa.Table:
-    """Records (or their rows) as one Arrow table of `schema`."""
+    """Records (or their rows) as one Arrow table of `schema`; texts as `valid_text` makes them.
+
+    Raises `pa.ArrowException` or `OverflowError` for a value that its column cannot hold.
+    """
     plain = [row.to_row() if hasattr(row, "to_row") else row for row in rows]
-    return pa.Table.from_pylist(plain, schema=schema)
+    try:
+        return pa.Table.from_pylist(plain, schema=schema)
+    except UnicodeEncodeError:
+        return pa.Table.from_pylist(_valid(plain), schema=schema)
+
+
+def valid_text(text: str) -> str:
+    """`text` with U+FFFD for each lone surrogate, which no file and no request can hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _valid(value: Any) -> Any:
+    """A plain value with `valid_text` for each text in it."""
+    if isinstance(value, str):
+        return valid_text(value)
+    if isinstance(value, Mapping):
+        return {key: _valid(inner) for key, inner in value.items()}
+    return [_valid(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def version_problem(metadata: Mapping[bytes, bytes] | None, record: str) -> str:

@@ -17,8 +17,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ALLOWED = {
     "records": set(),
     "config": {"records"},
+    "threads": {"config"},
+    "interrupts": set(),
     "envs": {"records", "config"},
-    "policies": {"records", "config", "envs"},
+    "policies": {"records", "config", "threads", "envs"},
     "objectives": {"records", "config"},
     "search": {"records", "config", "envs", "policies"},
     "data": {"records", "config", "policies"},
@@ -27,8 +29,8 @@ ALLOWED = {
     "tracking": {"records", "config"},
     "report": {"records", "config", "evaluation"},
     "stages": {
-        "records", "config", "envs", "policies", "objectives", "search", "data", "training",
-        "evaluation", "tracking", "report",
+        "records", "config", "threads", "interrupts", "envs", "policies", "objectives", "search", "data",
+        "training", "evaluation", "tracking", "report",
     },
     "graph": {"records", "config", "stages"},
     "bodies": {"records", "config", "training", "stages", "graph"},
@@ -36,10 +38,10 @@ ALLOWED = {
     "sweeps": {"records", "config", "data", "stages", "graph", "bodies", "pipeline"},
     "doctor": set(),
     "commands": {
-        "records", "config", "data", "envs", "evaluation", "report", "stages", "graph", "pipeline", "sweeps",
-        "doctor",
+        "records", "config", "interrupts", "data", "envs", "evaluation", "report", "stages", "graph",
+        "pipeline", "sweeps", "doctor",
     },
-    "cli": {"config", "commands"},
+    "cli": {"config", "interrupts", "commands"},
     "__init__": set(),
 }  # fmt: skip
 

@@ -43,7 +43,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a whole file or none: a reader, or a later start, never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+    temporary.write_bytes(data.encode(errors="replace") if isinstance(data, str) else data)
     os.replace(temporary, path)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
@@ -24,6 +24,7 @@ from depo.policies.openai_client import (
     require_key,
 )
 from depo.policies.prices import EndpointUsage
+from depo.threads import Background
 
 log = logging.getLogger(__name__)
 
@@ -136,8 +137,7 @@ class _Thread:
         self._stopping: Exception | None = None
         self._loop = asyncio.new_event_loop()
         self._closing = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name="openai", daemon=True)
-        self._thread.start()
+        self._thread = Background(self._run, "openai", inbox.put)
 
     def call(self, function: Callable[..., object], *arguments: object) -> None:
         """Have the loop call `function`, in order of the calls."""
@@ -145,7 +145,8 @@ class _Thread:
 
     def close(self) -> None:
         """Cancel all jobs; returns once the thread has ended."""
-        self.call(self._closing.set)
+        with suppress(RuntimeError):  # the loop is over already
+            self.call(self._closing.set)
         self._thread.join()
 
     def start_job(self, job: _Job) -> None:
@@ -188,10 +189,7 @@ class _Thread:
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            try:
-                runner.run(self._serve())
-            except Exception as error:
-                self._inbox.put(error)
+            runner.run(self._serve())
 
     async def _serve(self) -> None:
         try:

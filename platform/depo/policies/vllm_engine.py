@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+from functools import partial
 from multiprocessing.connection import wait
-from threading import Thread
 from typing import Any
 
 from depo.config.base import ConfigError
 from depo.config.runtime import VllmConfig
+from depo.threads import Background
 
 _CPU_BATCHED_TOKENS = 8192
 _CPU_SEQUENCES = 128
@@ -46,7 +47,9 @@ def start_engine(
     if in_process:
         _spare_collector()
     else:
-        Thread(target=_report_death, args=(llm.llm_engine.engine_core,), daemon=True).start()
+        core: Any = llm.llm_engine.engine_core
+        sentinels = [process.sentinel for process in core.resources.engine_manager.processes]
+        Background(partial(_report_death, core, sentinels), "engine core")
     return llm
 
 
@@ -62,19 +65,25 @@ def refusals() -> tuple[type[Exception], ...]:
     return VLLMClientError, ValueError, TypeError
 
 
-def _report_death(core: Any) -> None:
+def _report_death(core: Any, sentinels: list[int]) -> None:
     """Wake whoever waits for an engine core in a process of its own once that process has ended.
 
     vLLM's synchronous client marks such an engine as dead, and leaves those waiting to wait.
     """
     from vllm.v1.engine.exceptions import EngineDeadError
 
-    wait([process.sentinel for process in core.resources.engine_manager.processes])
+    try:
+        wait(sentinels)
+    finally:  # an engine that cannot be watched is taken for dead
+        _wake(core, EngineDeadError)
+
+
+def _wake(core: Any, dead: type[Exception]) -> None:
     core.resources.engine_dead = True
-    core.outputs_queue.put_nowait(EngineDeadError())
+    core.outputs_queue.put_nowait(dead())
     for result in list(core.utility_results.values()):
         if not result.done():
-            result.set_exception(EngineDeadError())
+            result.set_exception(dead())
 
 
 def _spare_collector() -> None:

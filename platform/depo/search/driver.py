@@ -117,6 +117,9 @@ class Driver:
         except StopIteration as stop:
             self._finish(number, stop.value, None)
             return
+        except SystemExit as error:  # an environment's, which is not to end what plays it
+            self._finish(number, [], RuntimeError(f"the environment exits ({error.code})"))
+            return
         except Exception as error:
             self._finish(number, [], error)
             return

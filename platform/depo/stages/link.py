@@ -11,6 +11,7 @@ from typing import Any
 import ray
 
 from depo.stages.accounting import Spent
+from depo.threads import Background, reason
 
 _INTERVAL_S = 1.0
 
@@ -27,7 +28,7 @@ class Link:
         self.stop = ""
         """Why the whole job stops; empty while it does not."""
         if board is not None:
-            threading.Thread(target=self._loop, name="link", daemon=True).start()
+            Background(self._loop, "link", self._died)
 
     def count(self, **counts: int) -> None:
         with self._lock:
@@ -68,6 +69,9 @@ class Link:
         with self._lock:
             counts, self._counts = self._counts, Counter()
         self.stop = ray.get(self._board.report.remote(self._worker, dict(counts), self.running)) or self.stop
+
+    def _died(self, error: Exception) -> None:
+        self.stop = f"the worker's counts cannot be sent: {reason(error)}"
 
     def _loop(self) -> None:
         pause = threading.Event()

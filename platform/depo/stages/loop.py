@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 import queue
-import threading
 import time
 from collections import deque
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from depo.config.base import ConfigError
@@ -25,9 +25,11 @@ from depo.policies.openai_client import EndpointError
 from depo.records import Task, Trajectory
 from depo.search.driver import Driver, Finished
 from depo.stages.accounting import Spent, within_budget
+from depo.stages.blocks import Block, Tree
 from depo.stages.jobs import RolloutJob, WorkerSettings, error_row, start
 from depo.stages.link import Link
 from depo.stages.shards import ShardWriter, quarantine
+from depo.threads import Background, reason
 
 TRIES = 3
 """Failures of one tree, or deaths of engines that it was in, after which it is given up."""
@@ -40,57 +42,6 @@ logger = logging.getLogger(__name__)
 
 class Halt(RuntimeError):
     """No retry in this worker would mend it; the message says what it was."""
-
-
-class Block:
-    """Some tasks of one job, and a way to wait until all their rows are on disk."""
-
-    def __init__(self, job: int, trees: Sequence[Tree]) -> None:
-        self.job, self.trees = job, trees
-        self._left = len(trees)
-        self._error: Exception | None = None
-        self._over = threading.Condition()
-        for tree in trees:
-            tree.block = self
-
-    @property
-    def over(self) -> bool:
-        return self._left <= 0
-
-    def settled(self, error: Exception | None = None) -> None:
-        """One more tree is on disk, or never will be."""
-        with self._over:
-            self._left -= 1
-            self._error = self._error or error
-            if self._left <= 0:
-                self._over.notify_all()
-
-    def fail(self, error: Exception) -> None:
-        """Give up what is left."""
-        with self._over:
-            self._left, self._error = 0, self._error or error
-            self._over.notify_all()
-
-    def wait(self) -> None:
-        """Return when every tree is settled; raises what kept one from it."""
-        with self._over:
-            self._over.wait_for(lambda: self._left <= 0)
-        if self._error is not None:
-            raise self._error
-
-
-@dataclass(eq=False)
-class Tree:
-    """One task on its way."""
-
-    task: Task
-    failures: int = 0
-    deaths: int = 0
-    """Engines that died while it was in them."""
-    accused: bool = False
-    """The process died while this tree was alone in it."""
-    block: Block = field(init=False)
-    env: TextEnv | None = None
 
 
 class EngineLoop:
@@ -112,12 +63,14 @@ class EngineLoop:
         self._metered = Spent()
         self._deaths_in_a_row = 0
         self._halted: Halt | None = None
-        self._thread = threading.Thread(target=self._main, name="engine", daemon=True)
-        self._thread.start()
+        self._dead = False
+        self._thread = Background(self._main, "engine", self._died)
 
     def put(self, block: Block) -> None:
         """Take up `block`; its `wait` tells when it is done."""
         self._inbox.put(block)
+        if self._dead:
+            self._refuse()
 
     def close(self) -> None:
         """End once nothing is under way; the engine with it."""
@@ -135,6 +88,23 @@ class EngineLoop:
         self._shards.close()
         if self._policy is not None:
             self._policy.close()
+
+    def _died(self, error: Exception) -> None:
+        """The thread is over before its time: nobody waits for it any longer."""
+        self._halted = self._halted or Halt(_reason(error))
+        self._dead = True
+        for block in self._blocks:
+            block.fail(self._halted)
+        self._refuse()
+
+    def _refuse(self) -> None:
+        """Fail what came after the thread's end."""
+        assert self._halted is not None
+        with suppress(queue.Empty):
+            while True:
+                block = self._inbox.get_nowait()
+                if block is not None:
+                    block.fail(self._halted)
 
     def _busy(self) -> bool:
         return bool(self._running or any(self._waiting.values()) or any(self._suspects.values()))
@@ -298,9 +268,25 @@ class EngineLoop:
         self._write(job, tree, rows or [error_row(self._jobs[job], tree.task, error)])
 
     def _write(self, job: int, tree: Tree, rows: Sequence[Trajectory]) -> None:
-        self._link.count(tasks=1, rollouts=len(rows))
         tree.env = None
-        self._shards.add(self._folder(job), rows, tree.block.settled)
+        told = partial(self._written, job, tree, len(rows))
+        self._shards.add(self._folder(job), rows, told)
+
+    def _written(self, job: int, tree: Tree, rollouts: int, error: Exception | None) -> None:
+        """A tree is on disk, or cannot be; called in the thread that writes.
+
+        Only what is on disk counts: what a lost worker had finished and not written is done again.
+        """
+        if error is None:
+            self._link.count(tasks=1, rollouts=rollouts)
+        elif not isinstance(error, OSError) and not tree.unwritable:
+            tree.unwritable = True
+            try:
+                self._give_up(job, tree, f"its rows cannot be stored ({reason(error)})", [])
+                return
+            except OSError as failed:
+                error = failed
+        tree.block.settled(error)
 
     def _folder(self, job: int) -> Path:
         return Path(self._jobs[job].out_dir)
@@ -384,5 +370,5 @@ def _salvage(driver: Driver) -> tuple[list[Hashable], list[Finished]]:
 
 
 def _reason(error: Exception) -> str:
-    known = isinstance(error, ConfigError | BudgetSpent | EndpointError)
-    return str(error) if known else f"{type(error).__name__}: {error}"
+    known = isinstance(error, BudgetSpent | EndpointError)
+    return str(error) if known else reason(error)

@@ -15,6 +15,7 @@ from depo.records import Manifest
 from depo.stages.base import StageSpec
 from depo.stages.mirror_sweep import SweepMirror
 from depo.stages.tracked import TrackedExperiment, span
+from depo.threads import Background
 from depo.tracking.run import TrackedRun
 from depo.training.metrics import METRICS, read_metrics
 
@@ -61,8 +62,7 @@ class Mirror:
                 while not stop.wait(_LIVE_S):
                     run.log(rows=read_metrics(spec.out_dir / METRICS))
 
-            thread = threading.Thread(target=loop, daemon=True)
-            thread.start()
+            thread = Background(loop, "tracking", run.failed)
             try:
                 yield
             finally:

@@ -19,6 +19,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from depo.stages.accounting import Spent
+from depo.threads import Background
 
 INTERVAL_S = 3.0
 
@@ -58,6 +59,8 @@ class Board:
     def begin(self, block: int, tasks: list[str]) -> tuple[int, list[str]]:
         """(times that a block began before, which of `tasks` were alone in a worker that then died)."""
         self._begun[block] += 1
+        if self._begun[block] > 1:
+            self._counts["begun again"] += len(tasks)
         return self._begun[block] - 1, [task for task in tasks if task in self._alone]
 
     def accuse(self, task: str) -> None:
@@ -97,6 +100,8 @@ class Line:
     def text(self, done: int, counts: Mapping[str, Any] | None = None) -> str:
         """The line after `done` units of this start, with each further count by its name."""
         seconds = self.seconds
+        # What a lost worker had told of is told of again.
+        done = min(done, self.total - self.before)
         parts = [f"{self.before + done:,}/{self.total:,} {self._unit}"]
         parts += [f"{_number(value)} {name}" for name, value in (counts or {}).items()]
         if counts and counts.get("tokens") and seconds > 1:
@@ -106,6 +111,29 @@ class Line:
         if done and left > 0:
             parts.append(f"ETA {_clock(seconds / done * left)}")
         return f"[{self.stage}] " + " · ".join(parts)
+
+
+class Losses:
+    """What was lost since the last call, a line each: nodes, and workers by the tasks that begin again."""
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+        self._nodes: dict[str, str] = {}
+        self._again = 0
+
+    def tell(self, counts: Mapping[str, float] | None = None) -> None:
+        """Print them. `counts` are a board's."""
+        alive = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+        gone = [address for node, address in self._nodes.items() if node not in alive]
+        again = int((counts or {}).get("begun again", 0))
+        texts = [f"node {address} was lost; what ran there begins again elsewhere" for address in gone]
+        if again > self._again:
+            what = f"{again - self._again:,} unfinished tasks" if again - self._again > 1 else "a task"
+            texts.append(f"a worker was lost (killed, or out of memory); another takes up {what} of its")
+        self._nodes, self._again = alive, again
+        for text in texts:
+            end_line()
+            say(f"[{self._stage}] {text}")
 
 
 _SHOWN = ("running", "rollouts", "tokens", "failed", "retried", "quarantined", "money")
@@ -120,11 +148,13 @@ def follow(
     `every_10_s` is given the counts as often as that, and at the end.
     """
     stop = threading.Event()
+    losses = Losses(line.stage)
 
-    def show() -> dict[str, float]:
+    def show(done: int | None = None) -> dict[str, float]:
         counts: dict[str, float] = ray.get(board.counts.remote())
+        losses.tell(counts)
         shown = {name: counts[name] for name in _SHOWN if counts.get(name)}
-        print_line(line.text(int(counts.get(unit, 0)), shown))
+        print_line(line.text(int(counts.get(unit, 0)) if done is None else done, shown))
         return counts
 
     def loop() -> None:
@@ -139,25 +169,28 @@ def follow(
                 last = time.monotonic()
                 every_10_s(counts)
 
-    thread = threading.Thread(target=loop, daemon=True)
-    thread.start()
+    thread = Background(loop, f"{line.stage}: its progress")
+    done = None
     try:
         yield
+        # A worker that was lost may have told of less than it wrote.
+        done = line.total - line.before
     finally:
         stop.set()
         thread.join()
         with suppress(ray.exceptions.RayError):
-            counts = show()
+            counts = show(done)
             if every_10_s is not None:
                 every_10_s(counts)
         end_line()
+    thread.finish()
 
 
 class TrainingLine:
     """Progress of a training: call it with each row of `metrics.jsonl` as it appears.
 
-    A row holds `step`, `total_steps` and metrics. Until the first one arrives it says that workers
-    start, so that the terminal is never silent for long.
+    A row holds `step`, `total_steps` and metrics, or under `lost` what happened to a worker. Until the
+    first one arrives it says that workers start, so that the terminal is never silent for long.
     """
 
     _SHOWN = ("loss", "logratio_desirable", "logratio_undesirable", "kl")
@@ -166,26 +199,35 @@ class TrainingLine:
         self._stage = stage
         self._started = time.monotonic()
         self._text = "workers start"
+        self._losses = Losses(stage)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, daemon=True)
 
     def __call__(self, row: Mapping[str, Any]) -> None:
+        if "lost" in row:
+            end_line()
+            say(f"[{self._stage}] {row['lost']}")
+            self._text = "workers start again"
+            return
         step, total = int(row.get("step", 0)), int(row.get("total_steps", 0))
         shown = [f"{name} {row[name]:.4g}" for name in self._SHOWN if name in row]
         self._text = " · ".join([f"step {step}/{total}", *shown])
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._thread = Background(self._loop, f"{self._stage}: its progress")
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._stop.set()
         self._thread.join()
         self._show()
         end_line()
+        if kind is None:
+            self._thread.finish()
 
     def _loop(self) -> None:
         while not self._stop.wait(INTERVAL_S):
+            with suppress(ray.exceptions.RayError):  # no cluster yet, or none any longer
+                self._losses.tell()
             self._show()
 
     def _show(self) -> None:

@@ -86,7 +86,7 @@ def run_jobs(
         _drain(dataset, board, stage)
     lost = sum(_missing(job) for job in jobs)
     if lost > 0:
-        raise RuntimeError(f"{stage}: {lost} tasks were reported done and have no rows; run again")
+        raise ConfigError(f"{stage}: {lost} tasks were reported done and have no rows; run again")
 
 
 def _missing(job: RolloutJob) -> int:

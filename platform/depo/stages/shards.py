@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from depo.data.store import finished_ids, write_atomic, write_table
 from depo.records import Task, Trajectory, content_hash
 from depo.stages.accounting import SPENT_KEY, Spent
+from depo.threads import Background, reason
 
 QUARANTINE = "quarantine"
 _FLUSH_S = 3.0
@@ -64,13 +65,15 @@ def _note(folder: Path, task: Task) -> Path:
     return folder / QUARANTINE / f"{quote(task.id, safe='')[:200]}.json"
 
 
+Then = Callable[[Exception | None], None]
+
+
 @dataclass
 class _Pending:
     """What is to go into the next shard of one folder."""
 
-    rows: list[Trajectory] = field(default_factory=list)
+    trees: list[tuple[Sequence[Trajectory], Then]] = field(default_factory=list)
     spent: Spent = field(default_factory=Spent)
-    then: list[Callable[[Exception | None], None]] = field(default_factory=list)
 
 
 class ShardWriter:
@@ -84,18 +87,20 @@ class ShardWriter:
         self._pending: dict[Path, _Pending] = {}
         self._changed = threading.Condition()
         self._hurried = self._closed = self._writing = False
-        self._thread = threading.Thread(target=self._loop, name="shards", daemon=True)
-        self._thread.start()
+        self._error: Exception | None = None
+        self._thread = Background(self._loop, "writing shards", self._give_up)
 
-    def add(self, folder: Path, rows: Sequence[Trajectory], then: Callable[[Exception | None], None]) -> None:
+    def add(self, folder: Path, rows: Sequence[Trajectory], then: Then) -> None:
         """Take the rows of one finished tree. `then` is called once they are on disk, or with the
-        error that kept them from it."""
+        error that kept them from it: an `OSError` concerns all trees of the folder, another this one."""
         with self._changed:
-            pending = self._pending.setdefault(folder, _Pending())
-            pending.rows += rows
-            pending.then.append(then)
-            self._hurried |= len(pending.rows) >= _MOST_ROWS
-            self._changed.notify_all()
+            if self._error is None:
+                pending = self._pending.setdefault(folder, _Pending())
+                pending.trees.append((rows, then))
+                self._hurried |= sum(len(rows) for rows, _ in pending.trees) >= _MOST_ROWS
+                self._changed.notify_all()
+                return
+        then(self._error)
 
     def spend(self, folder: Path, spent: Spent) -> None:
         """Charge `spent` to the next shard of `folder`."""
@@ -114,7 +119,7 @@ class ShardWriter:
         with self._changed:
             self._hurried = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._writing and not self._awaited())
+            self._changed.wait_for(lambda: (not self._writing and not self._awaited()) or self._closed)
 
     def close(self) -> None:
         """Write what is left, and end."""
@@ -124,40 +129,66 @@ class ShardWriter:
         self._thread.join()
 
     def _awaited(self) -> bool:
-        return any(pending.then for pending in self._pending.values())
+        return any(pending.trees for pending in self._pending.values())
 
     def _loop(self) -> None:
         while not self._closed:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._awaited())
                 self._changed.wait_for(lambda: self._closed or self._hurried, timeout=_FLUSH_S)
-                taken, self._pending = self._pending, {}
-                self._hurried, self._writing = False, True
-            for folder, pending in taken.items():
-                _write(folder, pending)
+            self._write_pending()
             with self._changed:
-                self._writing = False
-                self._changed.notify_all()
                 self._changed.wait_for(lambda: self._closed, timeout=_LEAST_S)
-        for folder, pending in self._pending.items():
+        while self._pending:  # who is told of an error may add once more
+            self._write_pending()
+
+    def _write_pending(self) -> None:
+        with self._changed:
+            taken, self._pending = self._pending, {}
+            self._hurried, self._writing = False, True
+        for folder, pending in taken.items():
             _write(folder, pending)
-        self._pending = {}
+        with self._changed:
+            self._writing = False
+            self._changed.notify_all()
+
+    def _give_up(self, error: Exception) -> None:
+        """The thread has died: nobody waits for it any longer."""
+        failed = OSError(f"the thread that writes shards ended: {reason(error)}")
+        with self._changed:
+            left, self._pending = self._pending, {}
+            self._error, self._closed, self._writing = failed, True, False
+            self._changed.notify_all()
+        for pending in left.values():
+            for _, then in pending.trees:
+                then(failed)
 
 
 def _write(folder: Path, pending: _Pending) -> None:
-    failed: Exception | None = None
-    if pending.rows or pending.spent:
+    """Write one shard, and tell each tree; one whose rows no table can hold does without the others."""
+    failed: dict[int, Exception] = {}
+    try:
+        _write_shard(folder, [row for rows, _ in pending.trees for row in rows], pending.spent)
+    except OSError as error:
+        failed = dict.fromkeys(range(len(pending.trees)), error)
+    except Exception as error:
+        if len(pending.trees) > 1:
+            for number, tree in enumerate(pending.trees):
+                _write(folder, _Pending([tree], pending.spent if number == 0 else Spent()))
+            return
+        if pending.trees:
+            _write(folder, _Pending(spent=pending.spent))
+        failed = {0: error}
+    for number, (_, then) in enumerate(pending.trees):
+        then(failed.get(number))
+
+
+def _write_shard(folder: Path, rows: Sequence[Trajectory], spent: Spent) -> None:
+    if rows or spent:
         # Equal rows get an equal name, so writing them twice leaves them once.
-        name = content_hash([row.id for row in pending.rows]) if pending.rows else uuid.uuid4().hex[:16]
-        try:
-            write_table(
-                folder / f"{name}.parquet", pending.rows, Trajectory, {SPENT_KEY: pending.spent.to_json()}
-            )
-            _release(folder, pending.rows)
-        except OSError as error:
-            failed = error
-    for then in pending.then:
-        then(failed)
+        name = content_hash([row.id for row in rows]) if rows else uuid.uuid4().hex[:16]
+        write_table(folder / f"{name}.parquet", rows, Trajectory, {SPENT_KEY: spent.to_json()})
+        _release(folder, rows)
 
 
 def _release(folder: Path, rows: Sequence[Trajectory]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import threading
@@ -18,6 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from depo.config.base import ConfigError
 from depo.config.runtime import TrainingRuntime
 from depo.records import content_hash
+from depo.threads import Background, awaited, reason
 from depo.training.metrics import METRICS, read_metrics
 from depo.training.run import Checkpoints, TrainSpec, load_table, train
 from depo.training.trainer import batching
@@ -25,6 +27,7 @@ from depo.training.trainer import batching
 Progress = Callable[[Mapping[str, Any]], None]
 
 _POLL_S = 0.5
+_LOST = "lost.jsonl"
 
 _RAY_SETTINGS = {
     # How soon the end of the workers is seen.
@@ -87,10 +90,11 @@ def run_training(
             storage_path=str(storage.resolve()),
             failure_config=ray.train.FailureConfig(max_failures=runtime.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            callbacks=[_Losses(storage.resolve() / name / _LOST, runtime.max_failures)],  # type: ignore[list-item]
         ),
     )
-    with _following(Path(spec.out_dir) / METRICS, progress):
-        outcome = trainer.fit().return_value
+    with _following(Path(spec.out_dir) / METRICS, storage / name / _LOST, progress):
+        outcome = awaited(trainer.fit, "training").return_value
     if "refused" not in outcome and part is not None and part.until is not None:
         _put(storage / name / f"checkpoint-{part.until}", part.folder)
     shutil.rmtree(storage / name)
@@ -155,25 +159,43 @@ def _forget_others(storage: Path, name: str) -> None:
             shutil.rmtree(other)
 
 
+class _Losses(ray.train.UserCallback):
+    """Notes in a file, from Ray Train's own process, that workers failed and what comes of it."""
+
+    def __init__(self, path: Path, left: int) -> None:
+        self._path, self._left = path, left
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        rank, error = min(worker_exceptions.items())
+        then = "all start again from the last checkpoint" if self._left else "it was the last try"
+        self._left -= 1
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a") as file:
+            file.write(json.dumps({"lost": f"worker {rank} failed ({reason(error)[:200]}); {then}"}) + "\n")
+
+
 @contextmanager
-def _following(path: Path, progress: Progress) -> Iterator[None]:
-    """Hand each new row of a metrics file to `progress` while the block runs."""
+def _following(path: Path, losses: Path, progress: Progress) -> Iterator[None]:
+    """Hand each new row of a metrics file, and of the file of losses, to `progress` while the block runs."""
     stop = threading.Event()
 
     def follow() -> None:
-        step = -1.0
+        step, lost = -1.0, len(read_metrics(losses))
         finished = False
         while not finished:
             finished = stop.wait(_POLL_S)
+            for row in read_metrics(losses)[lost:]:
+                lost += 1
+                progress(row)
             for row in read_metrics(path):
                 if row["step"] > step:
                     step = row["step"]
                     progress(row)
 
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
+    thread = Background(follow, "following the training's metrics")
     try:
         yield
     finally:
         stop.set()
         thread.join()
+    thread.finish()

@@ -11,10 +11,12 @@ from typing import Any
 import ray
 
 from depo.records import Task
+from depo.stages.blocks import Block, Tree
 from depo.stages.jobs import RolloutJob, WorkerSettings, unpack
 from depo.stages.link import Link
-from depo.stages.loop import TRIES, Block, EngineLoop, Halt, Tree, name_of
+from depo.stages.loop import TRIES, EngineLoop, Halt, name_of
 from depo.stages.shards import finished_tasks
+from depo.threads import reason
 
 
 class RolloutWorker:
@@ -51,6 +53,8 @@ class RolloutWorker:
             refused = str(halt)
         except OSError as error:
             refused = f"{self._jobs[job].out_dir} cannot be written ({error})"
+        except Exception as error:
+            refused = reason(error)
         self._link.send()
         return {"block": row["block"], "refused": refused}
 

@@ -29,7 +29,7 @@ class Guard:
         try:
             return action()
         except Exception as error:  # a mirror: no failure of it may stop what it mirrors
-            self._tell(error)
+            self.tell(error)
             return None
 
     def close(self, action: Callable[[], object]) -> None:
@@ -42,9 +42,10 @@ class Guard:
         try:
             action()
         except Exception as error:
-            self._tell(error)
+            self.tell(error)
 
-    def _tell(self, error: Exception) -> None:
+    def tell(self, error: Exception) -> None:
+        """Print why tracking stops, once; from here on nothing runs."""
         with self._telling:
             self._gone = self._gone or not isinstance(error, OSError)
             if not self.broken:

@@ -113,6 +113,10 @@ class TrackedRun:
         wanted = points(rows, step) | {(name, at): value for name, value in numbers(metrics or {}).items()}
         self._guard.attempt(lambda: self._log(flatten(params or {}), wanted))
 
+    def failed(self, error: Exception) -> None:
+        """What was to be logged cannot be read; told as a failure of the store is."""
+        self._guard.tell(error)
+
     def reads(self, inputs: Sequence[Lineage], context: str) -> None:
         """The data sets that the run reads, and what for."""
         if inputs:
