@@ -17,7 +17,7 @@ from depo.commands import check, data, report, run, sweep, view
 from depo.config.base import ConfigError
 
 EXPORTS = ("openai", "trl-kto", "trl-dpo", "trl-sft", "llama-factory", "agentgym", "hf")
-IMPORTS = ("openai", "trl-kto", "llama-factory", "agentgym", "hf")
+IMPORTS = EXPORTS
 STAGE_COMMANDS = {
     "generate": "search the training tasks of a round (default: all rounds)",
     "annotate": "label, rephrase and tokenise a round's trajectories",
@@ -130,6 +130,15 @@ def _data_commands(commands: Any, command: Callable[..., Any]) -> None:
     imported.add_argument("--format", choices=IMPORTS, required=True)
     imported.add_argument("--env", required=True, help="id of the environment that it is about")
     imported.add_argument("--out", type=Path, required=True, help="folder to write")
+    imported.add_argument(
+        "--on-bad-row", choices=["refuse", "skip"], default="refuse", help="what a row that is malformed does"
+    )
+    imported.add_argument(
+        "--label",
+        default="",
+        metavar="COLUMN",
+        help="column of true (desirable) and false; by default `label` or `kto_tag`; `none` for no column",
+    )
     data_ = commands.add_parser("data", help="look at training data").add_subparsers(
         dest="what", required=True
     )

@@ -21,20 +21,35 @@ def export(options: argparse.Namespace) -> int:
     _require_round(experiment.config, options.name)
     annotation = experiment.config.annotation.get(options.name)
     trajectories = experiment.out(f"generate {options.name}")
-    count = export_samples(trajectories, annotation, options.format, Path(options.out))
-    print(
-        json.dumps({"rows": count, "out": options.out}) if options.json else f"{count} rows -> {options.out}"
-    )
+    notes: list[str] = []
+    out = Path(options.out)
+    count = export_samples(trajectories, annotation, options.format, out, say=notes.append)
+    _tell(options, count, "rows", options.out, notes)
     return 0
 
 
 def import_(options: argparse.Namespace) -> int:
     from depo.data.imports import import_trajectories
 
-    count = import_trajectories(options.file, options.format, options.env, options.out)
-    where = str(options.out)
-    print(json.dumps({"rows": count, "out": where}) if options.json else f"{count} trajectories -> {where}")
+    notes: list[str] = []
+    count = import_trajectories(
+        options.file,
+        options.format,
+        options.env,
+        options.out,
+        options.on_bad_row,
+        options.label,
+        notes.append,
+    )
+    _tell(options, count, "trajectories", str(options.out), notes)
     return 0
+
+
+def _tell(options: argparse.Namespace, count: int, what: str, out: str, notes: list[str]) -> None:
+    if options.json:
+        print(json.dumps({"rows": count, "out": out, "notes": notes}))
+    else:
+        print("\n".join([*notes, f"{count} {what} -> {out}"]))
 
 
 def show(options: argparse.Namespace) -> int:
