@@ -86,7 +86,7 @@ def test_endless_algebra_is_a_wrong_answer_in_bounded_time_from_any_thread(monke
     thread.start()
     thread.join()
     assert [right for right, _ in found] == [False] * len(towers)
-    assert max(seconds for _, seconds in found) < judge.SECONDS + 3
+    assert max(seconds for _, seconds in found) < 60, "ten seconds of the clock, and a helper's start"
     assert equal(Answer((r"\sqrt{12}",)), r"2\sqrt{3}"), "the next comparison works again"
 
 

@@ -9,19 +9,28 @@ comparison starts another.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import json
 import logging
+import math
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from typing import Any
 
-SECONDS = 3
-"""Time one comparison may take; beyond it the answers count as different."""
+SECONDS = 2
+"""Seconds of a processor that one comparison may take; beyond it the answers count as different."""
 _BYTES = 4 * 2**30
+
+
+class Undecided(Exception):
+    """The comparison took over `SECONDS` seconds or all memory."""
 
 
 class _Helper:
@@ -32,18 +41,19 @@ class _Helper:
         self._process: subprocess.Popen[str] | None = None
         atexit.register(self.close)
 
-    def ask(self, gold: str, answer: str) -> bool:
+    def ask(self, *question: Any) -> bool:
         with self._lock:
             process = self._process or self._start()
             assert process.stdin is not None and process.stdout is not None
             try:
-                process.stdin.write(json.dumps([gold, answer]) + "\n")
+                process.stdin.write(json.dumps(question) + "\n")
                 process.stdin.flush()
                 verdict = process.stdout.readline()
             except BrokenPipeError:
                 verdict = ""
             if not verdict:
                 self._stop()
+                raise Undecided
             return verdict.strip() == "equal"
 
     def close(self) -> None:
@@ -78,17 +88,60 @@ def _helper(pid: int) -> _Helper:
     return _Helper()
 
 
-def same_value(gold: str, answer: str) -> bool:
-    """Whether `answer` equals `gold`, both LaTeX or plain; false where that takes over `SECONDS` seconds.
+def same_value(one: str, other: str, step: float | None = None) -> bool:
+    """Whether two answers, LaTeX or plain, are equal; the order of the two does not matter.
 
-    May be called from any thread. Raises `RuntimeError` where math-verify is not installed.
+    Where one was written as a decimal, `step` is the place value of its last digit. May be called from any
+    thread. Raises `Undecided` where it takes over `SECONDS` seconds, and `RuntimeError` where math-verify
+    is not installed.
     """
-    return _helper(os.getpid()).ask(gold, answer)
+    return _helper(os.getpid()).ask(*sorted((one, other)), step)
+
+
+def _expressions(one: str, other: str, step: float | None, read: Callable[[str], Any]) -> bool:
+    """Whether two expressions are equal.
+
+    Two numbers are compared exactly, or by far more digits than they have, since math-verify takes what is
+    below 1e-15 for nothing; to 1e-6 of them and less than `step` where a decimal was written.
+    """
+    import sympy
+    from math_verify import verify
+
+    if re.search(r"\b(?:or|and)\b", one + other):
+        return False  # the parser drops these words
+    sides = read(one), read(other)
+    if all(isinstance(side, sympy.Expr) and side.is_number for side in sides):
+        off, size = (sides[0] - sides[1]).doit(), max(abs(side.doit().evalf(15)) for side in sides)
+        if any(side.atoms(sympy.Float) for side in sides):
+            return bool(abs(off.evalf(50)) <= size / 10**6 and abs(off.evalf(50)) < (step or math.inf))
+        digits = 60 + 3 * len(str(int(size)))
+        return bool(
+            off.is_zero or (not off.is_Rational and abs(off.evalf(digits)) <= size / 10 ** (digits - 10))
+        )
+    return any(
+        verify(a, b, timeout_seconds=None, allow_set_relation_comp=True) for a, b in (sides, sides[::-1])
+    )
+
+
+def _regions(one: str, other: str, step: float | None, read: Callable[[str], Any]) -> bool:
+    """Whether two intervals, or inequalities of one variable joined by "and" and "or", are the same set."""
+    import sympy
+
+    regions, names = [], []
+    for text in (one, other):
+        either = [[read(part) for part in re.split(r"\band\b", each)] for each in re.split(r"\bor\b", text)]
+        names.append({name for both in either for part in both for name in part.free_symbols})
+        meets = (
+            sympy.Intersection(*(p if isinstance(p, sympy.Set) else p.as_set() for p in both))
+            for both in either
+        )
+        regions.append(sympy.Union(*meets))
+    return (not all(names) or names[0] == names[1]) and bool(regions[0] == regions[1])
 
 
 def serve(seconds: int) -> None:
-    """The helper's side: a line [gold, answer] in, a line "equal" or "different" out."""
-    from math_verify import parse, verify
+    """The helper's side: a line [one, other] in, a line "equal" or "different" out."""
+    from math_verify import parse
     from math_verify.parser import LatexExtractionConfig
 
     logging.disable(logging.CRITICAL)
@@ -96,17 +149,23 @@ def serve(seconds: int) -> None:
     allowed = _BYTES if most == resource.RLIM_INFINITY else min(_BYTES, most)
     resource.setrlimit(resource.RLIMIT_AS, (allowed, most))
     whole = [LatexExtractionConfig(boxed_match_priority=0)]
+
+    def read(text: str) -> Any:
+        return parse(rf"\boxed{{{text}}}", whole, parsing_timeout=None)[0]
+
+    ways: tuple[Callable[..., bool], ...] = (_expressions, _regions)
     print("ready", flush=True)
     for line in sys.stdin:
-        # The default action of the alarm is the kernel's: it ends the process, whatever runs.
-        signal.alarm(seconds)
-        try:
-            gold, answer = (
-                parse(rf"\boxed{{{text}}}", whole, parsing_timeout=None) for text in json.loads(line)
-            )
-            equal = bool(gold and answer) and verify(gold, answer, timeout_seconds=None)
-        except Exception:  # sympy raises nearly anything on odd input
-            equal = False
+        # The default action of the alarms is the kernel's: they end the process, whatever runs. The first
+        # counts the processor's time, so that a busy machine changes no verdict.
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        signal.alarm(10 * seconds)
+        equal = False
+        question = json.loads(line)
+        for way in ways:
+            with contextlib.suppress(Exception):  # sympy raises nearly anything on odd input
+                equal = equal or way(*question, read)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
         print("equal" if equal else "different", flush=True)
 
