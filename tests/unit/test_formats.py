@@ -18,7 +18,7 @@ from depo.data.labels import label_all
 from depo.data.samples import make_sample
 from depo.data.store import read_table, read_trajectories, write_table
 from depo.pipeline import check
-from depo.records import Sample, Trajectory
+from depo.records import Sample, Told, Trajectory
 from depo.report.viewer import sample_text
 from depo.stages.annotate import SAMPLES, annotate
 from depo.stages.generate import generate
@@ -224,6 +224,27 @@ def test_an_imported_round_goes_the_way_of_any_other(written, tmp_path):
         ConfigError, match=r"/in: task babyai/.* is of another environment than env.id='webshop'"
     ):
         generate(round_, "", EnvConfig(id="webshop"), *stage[3:])
+
+
+def test_annotation_says_what_the_rules_and_the_tokenizer_would_change(tmp_path, capsys):
+    good = said("Near.", "go")
+    right = make_sample(trajectory([good]), "D", "raw", renderer()).num_tokens
+    made = [
+        trajectory([good] * steps, index=steps, told=Told("D", None, tokens))
+        for steps, tokens in ((1, right), (2, 2 * right + 5), (9, 9 * right - 30))
+    ]
+    write_table(tmp_path / "round" / "a.parquet", made, Trajectory)
+    metrics = annotate(tmp_path / "round", AnnotationConfig(), renderer(), tmp_path / "out").metrics
+    lines = capsys.readouterr().out.splitlines()
+    assert metrics["rules_differ"] == 1 and lines[0].startswith("annotate: the rules would change 1 imported")
+    assert lines[1] == (
+        "annotate: `total_tokens` differs from the student's tokens in 2 of 3 imported trajectories, most in "
+        f"{made[2].id}: {9 * right - 30}, not {9 * right}"
+    )
+    own = [trajectory([good]), trajectory([good], reward=0.8, index=1)]
+    write_table(tmp_path / "own" / "a.parquet", own, Trajectory)
+    annotate(tmp_path / "own", AnnotationConfig(), renderer(), tmp_path / "out")
+    assert capsys.readouterr().out == ""
 
 
 def test_an_import_that_is_not_there_is_refused_before_the_run(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from depo.data.samples import make_samples
 from depo.data.store import TOKENIZER_KEY, read_trajectories, write_table
 from depo.policies.base import BudgetSpent
 from depo.policies.chat import ChatRenderer
-from depo.records import Sample, Trajectory
+from depo.records import Label, Sample, Trajectory
 from depo.stages.base import Outcome
+from depo.stages.progress import say
 
 SAMPLES = "samples.parquet"
 REPHRASED = "rephrased.jsonl"
@@ -41,8 +42,32 @@ def annotate(
     shortened = {before.id: after for before, after in zip(desirable, rewritten, strict=True)}
     samples = make_samples(labelled, shortened, renderer, config.seed)
     write_table(out_dir / SAMPLES, samples, Sample, {TOKENIZER_KEY: renderer.fingerprint.encode()})
-    metrics = {**counts, **_lengths(samples), "steps_shortened": steps_shortened}
+    told = _told(labelled, samples, counts)
+    for line in told.values():
+        say(f"annotate: {line}")
+    metrics = {**counts, **_lengths(samples), "steps_shortened": steps_shortened, **told}
     return Outcome(rows=len(samples), metrics=metrics)
+
+
+def _told(
+    labelled: list[tuple[Trajectory, Label]], samples: list[Sample], counts: Mapping[str, int]
+) -> dict[str, str]:
+    """A line each on imported labels that the rules, and counts that the tokenizer, would change."""
+    lines = {}
+    if differ := counts.get("rules_differ", 0):
+        lines["labels_told"] = (
+            f"the rules would change {differ} imported labels (`imported: rules` lets them)"
+        )
+    told = {t.id: t.told.tokens for t, _ in labelled if t.told and t.told.tokens is not None}
+    ours = {s.trajectory_id: s.num_tokens for s in samples if s.view == "raw" and s.trajectory_id in told}
+    wrong = [i for i in ours if told[i] != ours[i]]
+    if wrong:
+        most = max(wrong, key=lambda i: abs(told[i] - ours[i]))
+        lines["tokens_told"] = (
+            f"`total_tokens` differs from the student's tokens in {len(wrong)} of {len(told)} imported "
+            f"trajectories, most in {most}: {told[most]}, not {ours[most]}"
+        )
+    return lines
 
 
 @contextmanager
