@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from depo.config.schema import AnnotationConfig, EngineConfig, MethodConfig, RoundConfig
+from depo.config.schema import AnnotationConfig, EngineConfig, MethodConfig, RoundConfig, StudentConfig
 from depo.graph import (
     Experiment,
     Node,
@@ -50,11 +50,12 @@ def student(experiment: Experiment) -> Outcome:
         )
 
 
-def check_student(model: str) -> Outcome:
+def check_student(student: StudentConfig) -> Outcome:
     from depo.stages.student import load_renderer
 
-    renderer = load_renderer(model)
-    return Outcome(rows=1, metrics={"tokenizer": renderer.fingerprint})
+    renderer = load_renderer(student.model, student.chat_template)
+    dated = {"template_date": renderer.date} if renderer.date else {}
+    return Outcome(rows=1, metrics={"tokenizer": renderer.fingerprint, **dated})
 
 
 def generation(experiment: Experiment, round_: RoundConfig) -> Outcome:
@@ -71,7 +72,7 @@ def annotation(experiment: Experiment, round_name: str, annotation: AnnotationCo
     from depo.stages.annotate import annotate
     from depo.stages.student import load_renderer
 
-    renderer = load_renderer(experiment.model_dir("student"))
+    renderer = load_renderer(experiment.model_dir("student"), experiment.config.student.chat_template)
     trajectories, out = experiment.out(f"generate {round_name}"), experiment.out(f"annotate {round_name}")
     return annotate(trajectories, annotation, renderer, out)
 
@@ -109,6 +110,7 @@ def train_spec(experiment: Experiment, name: str) -> Any:
         dtype=config.student.dtype,
         max_length=config.student.max_length,
         too_long=config.student.too_long,
+        chat_template=config.student.chat_template,
         runtime=config.runtime.training,
     )
 

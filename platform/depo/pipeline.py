@@ -39,8 +39,9 @@ from depo.graph import (
     reference_key,
     runs_dir,
 )
+from depo.policies.checkpoint import read_template
 from depo.policies.openai import require_key
-from depo.records import Manifest
+from depo.records import Manifest, content_hash
 from depo.stages import base
 from depo.stages.tasksets import evaluation_tasks, files_of, suite_tasks
 
@@ -192,7 +193,9 @@ def _student(experiment: Experiment) -> None:
     config = experiment.config
     if config.student.model != "tiny":
         identity: dict[str, Any] = {"model": config.student.model, "files": _files(config.student.model)}
-        body = partial(bodies.check_student, config.student.model)
+        if config.student.chat_template is not None:
+            identity["chat_template"] = content_hash(read_template(config.student.chat_template))
+        body = partial(bodies.check_student, config.student)
         experiment.add("student", "student", "student", identity, [], body=body)
         return
     tiny = config.student.tiny
@@ -208,7 +211,10 @@ def _student(experiment: Experiment) -> None:
         "student", "script episodes", "trajectories/scripted", scripted, [],
         body=partial(bodies.scripted, experiment),
     )  # fmt: skip
-    identity = {**config.student.model_dump(mode="json"), "seed": derived_seed(config, "student")}
+    identity = {
+        **config.student.model_dump(mode="json", exclude={"chat_template"}),
+        "seed": derived_seed(config, "student"),
+    }
     experiment.add(
         "student", "student", "student", identity, [name], body=partial(bodies.student, experiment)
     )
@@ -235,7 +241,7 @@ def _round(experiment: Experiment, round_: RoundConfig) -> None:
     experiment.add(
         "annotate", f"annotate {round_.name}", f"samples/{round_.name}",
         annotation.model_dump(mode="json", exclude={"rephrase": {"endpoint": set(OpenAIConfig.RUNNING)}}),
-        [name, "student"], version=2, body=partial(bodies.annotation, experiment, round_.name, annotation),
+        [name, "student"], version=3, body=partial(bodies.annotation, experiment, round_.name, annotation),
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import endpoint_server as faults
@@ -259,6 +260,53 @@ def test_whatever_a_choice_says_becomes_text_that_can_be_kept(
     (reply,) = one(policy).replies
     assert reply.text == ("Thought: a.\nAction: go" if text is None else text)
     reply.text.encode()
+
+
+def _reasons(message: dict[str, Any], **usage: Any) -> Fault:
+    """An answer of one choice with `message`, and a usage of 11 and 20 tokens but for `usage`."""
+    counts = {"prompt_tokens": 11, "completion_tokens": 20, **usage}
+    return lambda handler: handler.send(200, {"choices": [{"message": message}], "usage": counts})
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning"])
+def test_reasoning_beside_the_answer_is_its_thought_and_is_not_sent_back(
+    endpoint: Endpoint, policy: OpenAIPolicy, key: str
+) -> None:
+    endpoint.faults = [_reasons({"content": "Action: go", key: "It is near.\nAction: no"})]
+    (reply,) = one(policy).replies
+    assert (reply.thought, reply.action, reply.num_tokens) == ("It is near.\nAction: no", "go", 20)
+    assert reply.text == "<think>\nIt is near.\nAction: no\n</think>\n\nAction: go"
+    one(policy, replace(ask(), history=(Exchange("before", reply),)))
+    assert endpoint.bodies[-1]["messages"][2] == {"role": "assistant", "content": "Action: go"}
+
+
+@pytest.mark.parametrize("content", [None, "", " "])
+def test_a_reply_cut_in_its_reasoning_is_malformed_and_keeps_it(
+    endpoint: Endpoint, policy: OpenAIPolicy, content: Any
+) -> None:
+    endpoint.faults = [_reasons({"content": content, "reasoning_content": "Let me see.\nAction: go"})]
+    (reply,) = one(policy).replies
+    assert (reply.thought, reply.action, reply.malformed) == ("Let me see.\nAction: go", "", True)
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        (
+            {"completion_tokens_details": {"reasoning_tokens": 15}},
+            20,
+        ),  # among the completion's, as OpenAI counts
+        ({"completion_tokens_details": {"reasoning_tokens": 15}, "total_tokens": 31}, 20),
+        ({"completion_tokens_details": {"reasoning_tokens": 15}, "total_tokens": 46}, 35),
+        ({"completion_tokens_details": {"reasoning_tokens": 25}}, 45),
+        ({"completion_tokens_details": {"reasoning_tokens": -1}, "total_tokens": 99}, 20),
+    ],
+)
+def test_reasoning_tokens_are_counted_once(
+    endpoint: Endpoint, policy: OpenAIPolicy, usage: dict[str, Any], tokens: int
+) -> None:
+    endpoint.faults = [_reasons({"content": TEXT, "reasoning_content": "hm"}, **usage)]
+    assert [reply.num_tokens for reply in one(policy).replies] == [tokens]
 
 
 def test_an_observation_that_is_not_valid_unicode_is_sent(endpoint: Endpoint, policy: OpenAIPolicy) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from depo.policies.base import action_start, format_reply, parse_reply, with_thought
+from depo.policies.base import action_start, format_reply, parse_reply, with_thought, without_reasoning
 
 
 @pytest.mark.parametrize(
@@ -95,6 +95,13 @@ def test_a_think_block_is_thought_whatever_it_holds(text, thought):
 def test_no_action_more_than_one_or_an_unclear_one_is_malformed(text):
     assert parse_reply(text)[1:] == ("", True)
     assert with_thought(text, "x") == text
+
+
+def test_what_is_said_behind_the_reasoning_is_told_from_it():
+    assert without_reasoning("<think>a</think>\n\nThought: b\nAction: c") == "Thought: b\nAction: c"
+    assert without_reasoning("a\n</think>\nAction: c") == "Action: c"
+    for text in ("Thought: b\nAction: c", "<think>cut", " x"):
+        assert without_reasoning(text) == text
 
 
 def test_only_the_thoughts_own_characters_are_exchanged():

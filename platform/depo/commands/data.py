@@ -75,7 +75,7 @@ def show(options: argparse.Namespace) -> int:
         missing = f"no round or sample {options.name!r}; known rounds: {', '.join(rounds)}"
     if not found:
         raise ConfigError(missing)
-    renderer = load_renderer(experiment.model_dir("student"))
+    renderer = load_renderer(experiment.model_dir("student"), experiment.config.student.chat_template)
     color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     for sample in found:
         print(sample_text(sample, renderer.tokenizer.decode, color))

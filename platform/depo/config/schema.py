@@ -6,6 +6,7 @@ never changes a result's identity.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -77,6 +78,20 @@ class StudentConfig(Strict):
     """What becomes of a longer one: left out of training, or cut after the last turn that fits; both
     are counted."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    chat_template: str | None = None
+    """A file with another chat template (Jinja) than the model's own, saved with what is trained. None: the
+    model's own. The tiny student has one that fits."""
+
+    @model_validator(mode="after")
+    def _template_of_a_model(self) -> StudentConfig:
+        if self.chat_template is not None and self.model == "tiny":
+            raise ValueError("chat_template: the tiny student has its own; drop it, or set `model`")
+        return self
+
+    @field_validator("chat_template")
+    @classmethod
+    def _wherever_it_is_read(cls, path: str | None) -> str | None:
+        return None if path is None else str(Path(path).expanduser().absolute())
 
 
 class EngineConfig(Strict):

@@ -44,16 +44,16 @@ def tokens_of(trajectory: Trajectory, renderer: ChatRenderer) -> tuple[list[int]
         closed = renderer.closed(reply)
         ids += closed
         mask += [*reply_mask(tuple(reply), renderer), *[0] * (len(closed) - len(reply))]
-        count += len(reply) - (reply[-1:] == (renderer.end_of_turn,))
+        count += len(reply) - renderer.ended(reply)
     return ids, mask, prompt, count
 
 
 @lru_cache(maxsize=65536)
 def reply_mask(reply: tuple[int, ...], renderer: ChatRenderer) -> tuple[int, ...]:
     """1 on a reply's thought, 2 on its action and its end-of-turn, as `Sample.agent_mask` has it."""
-    ended = int(reply[-1:] == (renderer.end_of_turn,))
+    ended = renderer.ended(reply)
     length = len(reply) - ended
-    start = action_start(renderer.text(reply))
+    start = None if renderer.holds_control(reply) else action_start(renderer.text(reply))
     thought = length if start is None else tokens_before(reply, start, renderer)
     return (1,) * thought + (2,) * (length - thought + ended)
 

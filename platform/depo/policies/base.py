@@ -266,6 +266,12 @@ def with_thought(text: str, thought: str) -> str:
     return text
 
 
+def without_reasoning(text: str) -> str:
+    """What a reply says behind its `<think>` blocks; all of it where none of them is closed."""
+    closed = list(_CLOSES.finditer(text))
+    return text[closed[-1].end() :].lstrip() if closed else text
+
+
 def action_start(text: str) -> int | None:
     """Where the line of a well-formed reply's action begins (index in `text`); None for a malformed one."""
     return reply_parts(text).line

@@ -2,58 +2,111 @@
 
 What a policy generated is kept as ids and never tokenised again, so a conversation's ids are the
 template's own ids around them: `first`, a reply, `following`, a reply, ... . That needs a template
-whose rendering of the past never changes as the conversation grows; others are refused here.
+whose rendering of the past never changes as the conversation grows; others are refused here. System
+prompts, observations and replies given as text are text: no control token comes of them.
 """
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from functools import lru_cache
 from typing import Any
 
 from jinja2.exceptions import TemplateError
 
 from depo.policies.base import Exchange, Reply, parse_reply
+from depo.policies.tokens import TextEncoder
 from depo.records import content_hash
 
-_PROBES = ("first probe", "Thought: a probe.\nAction: probe", "second probe", "Thought: b.\nAction: c")
+TODAY = date(2024, 7, 26)
+"""What a template that asks for today's date is told, so that ids are the same on every day."""
+
+_SEEN = tuple(f"probe {number}" for number in range(6))
+_SAID = (
+    "Thought: a probe.\nAction: go",
+    "Thought: It is b.\n\nSo c.\n\nAction:\n```\nturn left\n```",
+    "**Thought:** d \u00e9\n**Action:** search[e]",
+    "f",
+    "Thought: g\nAction: h",
+)
+_REASONED = tuple(f"<think>\nprobe\n</think>\n\n{said}" for said in _SAID)
+
+Messages = list[dict[str, str]]
 
 
 class ChatRenderer:
     """Renders agent contexts for one tokenizer.
 
-    Raises `ValueError` where the tokenizer has no chat template, or one whose prefix changes as
-    the conversation grows (for instance one that drops earlier thoughts).
+    Raises `ValueError`, with the reason in one line, where the tokenizer has no chat template, or one
+    whose prefix changes as the conversation grows (for instance one that drops earlier thoughts), or
+    whose end of a turn is ordinary text.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(
+        self, tokenizer: Any, ends: Iterable[int] = (), options: Mapping[str, Any] | None = None
+    ) -> None:
+        """`ends` are ids that end a reply beside the template's end of a turn and the tokenizer's end of
+        text; `options` are variables for the template."""
         if not getattr(tokenizer, "chat_template", None):
             raise ValueError(
-                f"{_name(tokenizer)}: the tokenizer has no chat template; use a chat model or set one"
+                f"{_name(tokenizer)}: the tokenizer has no chat template; use a chat model or set "
+                "student.chat_template"
+            )
+        if not tokenizer.is_fast:
+            raise ValueError(
+                f"{_name(tokenizer)}: the tokenizer has no tokenizer.json, by which text can be told from "
+                "control tokens; convert it"
             )
         self.tokenizer = tokenizer
-        self._system_role = self._takes_system()
-        self._check_prefix_stable()
-        self._core = self._find_core()
-        self.end_of_turn: int = self._ids(self._after_reply("probe"))[0]
-        """Id with which the agent ends a turn."""
-        self.fingerprint: str = content_hash([tokenizer.chat_template, sorted(tokenizer.get_vocab().items())])
+        self.ends: frozenset[int] = frozenset()
+        self._end_texts: tuple[str, ...] = ()
+        self._template, self._options = _chosen_template(tokenizer), dict(options or {})
+        self._encoder = TextEncoder(tokenizer, self._template)
+        self._settle()
+        if (spelt := self.text(self.reply(_SAID[0])[:-1])) != _SAID[0]:
+            raise ValueError(
+                f"{_name(tokenizer)}: the tokenizer gives {_SAID[0]!r} back as {spelt!r}; set "
+                "tokenizer_class in its tokenizer_config.json to PreTrainedTokenizerFast"
+            )
+        own = {tokenizer.eos_token_id, *ends} - {None}
+        self.ends = frozenset({self.end_of_turn, *own})
+        """Ids that end a reply; in a conversation the template's end of a turn stands for each."""
+        self._end_texts = tuple(text for text, i in self._encoder.control.items() if i in self.ends)
+        self._inside = frozenset(self._encoder.control.values()) - self._encoder.think_marks
+        dated = [TODAY.isoformat()] if "strftime_now" in self._template else []
+        self.date: str = "".join(dated)
+        """The date that the template is told; empty where it does not ask."""
+        known = [tokenizer.chat_template, sorted(tokenizer.get_vocab().items()), *dated]
+        self.fingerprint: str = content_hash([*known, self._options] if self._options else known)
         self.first = lru_cache(maxsize=4096)(self._first)
         self.following = lru_cache(maxsize=65536)(self._following)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (ChatRenderer, (self.tokenizer,))
+        return (ChatRenderer, (self.tokenizer, self.ends, self._options))
 
     def _first(self, system: str, observation: str) -> tuple[int, ...]:
         """Ids up to where the agent's first reply begins."""
-        return self._ids(self._render(self._opening(system, observation), generate=True))
+        hide = self._encoder.hide
+        asked = self._render(self._opening(hide(system), hide(observation)))
+        return self._encoder.rendered(asked + self._prompt_end)
 
     def _following(self, observation: str) -> tuple[int, ...]:
         """Ids between a reply's end-of-turn and the beginning of the next reply."""
-        return self._ids(self._after_reply(observation))[1:]
+        after = self._after_reply(self._encoder.hide(observation)) + self._prompt_end
+        return self._encoder.rendered(after)[1:]
 
     def reply(self, text: str) -> tuple[int, ...]:
-        """Ids of a reply given as text, end-of-turn included."""
-        return (*self._ids(text), self.end_of_turn)
+        """Ids of a reply given as text, end-of-turn included; one that its text ends with is the same."""
+        ended = True
+        while ended:
+            bare = text.rstrip()
+            ended = bare.endswith(self._end_texts)
+            if ended:
+                text = bare.removesuffix(next(end for end in self._end_texts if bare.endswith(end)))
+        text = text.strip() if self._trims else text
+        lead = "" if self._prompt_end else self._lead
+        return (*self._encoder.reply(lead + text if text else "", self._before_reply), self.end_of_turn)
 
     def reply_ids(self, reply: Reply) -> tuple[int, ...]:
         """Ids of a reply as the policy made them, or of its text where it has none."""
@@ -69,35 +122,42 @@ class ChatRenderer:
             ids += self.following(seen)
         return tuple(ids)
 
+    def ended(self, reply_ids: Sequence[int]) -> bool:
+        """Whether a reply's ids end with an end-of-turn; one cut by the token limit lacks it."""
+        return bool(reply_ids) and reply_ids[-1] in self.ends
+
     def closed(self, reply_ids: tuple[int, ...]) -> tuple[int, ...]:
-        """A reply's ids with end-of-turn; one cut by the token limit lacks it."""
-        if reply_ids and reply_ids[-1] == self.end_of_turn:
-            return reply_ids
-        return (*reply_ids, self.end_of_turn)
+        """A reply's ids with the template's end-of-turn."""
+        return (*(reply_ids[:-1] if self.ended(reply_ids) else reply_ids), self.end_of_turn)
 
     def text(self, reply_ids: tuple[int, ...]) -> str:
-        """The text of a reply, without end-of-turn."""
-        if reply_ids and reply_ids[-1] == self.end_of_turn:
-            reply_ids = reply_ids[:-1]
-        return self.tokenizer.decode(list(reply_ids), skip_special_tokens=True)
+        """The text of a reply, without end-of-turn; control tokens inside it are seen."""
+        ids = list(reply_ids[:-1] if self.ended(reply_ids) else reply_ids)
+        text: str = self._encoder.decode(ids)
+        return text if self._prompt_end else text.removeprefix(self._lead)
+
+    def holds_control(self, reply_ids: tuple[int, ...]) -> bool:
+        """Whether a control token stands inside a reply, which makes it malformed."""
+        return not self._inside.isdisjoint(reply_ids[:-1] if self.ended(reply_ids) else reply_ids)
 
     def read(self, reply_ids: tuple[int, ...], input_tokens: int, logprob: float | None = None) -> Reply:
         """The reply that generated ids spell."""
         text = self.text(reply_ids)
         thought, action, malformed = parse_reply(text)
-        closing = bool(reply_ids) and reply_ids[-1] == self.end_of_turn
+        if self.holds_control(reply_ids):
+            thought, action, malformed = text.strip(), "", True
         return Reply(
             text=text,
             thought=thought,
             action=action,
             malformed=malformed,
-            num_tokens=len(reply_ids) - closing,
+            num_tokens=len(reply_ids) - self.ended(reply_ids),
             token_ids=reply_ids,
             logprob=logprob,
             input_tokens=input_tokens,
         )
 
-    def _opening(self, system: str, observation: str) -> list[dict[str, str]]:
+    def _opening(self, system: str, observation: str) -> Messages:
         if self._system_role and system:
             return [{"role": "system", "content": system}, {"role": "user", "content": observation}]
         content = f"{system}\n\n{observation}" if system else observation
@@ -105,67 +165,114 @@ class ChatRenderer:
 
     def _after_reply(self, observation: str) -> str:
         """What the template puts after a reply's text, up to the next reply."""
-        messages, before = self._before
-        after = self._render([*messages, {"role": "user", "content": observation}], generate=True)
-        if not after.startswith(before):
-            raise ValueError(self._unstable())
-        return after[len(before) :]
+        begun = [*self._opening("", _SEEN[0]), {"role": "assistant", "content": _SAID[0]}]
+        after = self._render([*begun, {"role": "user", "content": observation}])
+        return after[len(self._past) :]
 
-    @cached_property
-    def _before(self) -> tuple[list[dict[str, str]], str]:
-        """A conversation up to and with a reply, and how the template renders it."""
-        messages = [*self._opening("", _PROBES[0]), {"role": "assistant", "content": _PROBES[1]}]
-        return messages, self.tokenizer.apply_chat_template(
-            messages, tokenize=False, continue_final_message=True
+    def _settle(self) -> None:
+        """Find out how the template lays out turns; raises `ValueError` where it cannot serve."""
+        problem = ""
+        for takes_system in [True, False] if self._takes_system() else [False]:
+            self._system_role = takes_system
+            try:
+                problem = self._layout() or self._changes_the_past()
+            except Exception as error:  # a template is a program of somebody else's
+                first = (str(error).splitlines() or [""])[0]
+                problem = f"fails on a plain conversation ({type(error).__name__}: {first})"
+            if not problem:
+                return
+        raise ValueError(
+            f"{_name(self.tokenizer)}: the chat template {problem}; set another by student.chat_template"
         )
 
-    def _check_prefix_stable(self) -> None:
-        opening = self._opening("a system", _PROBES[0])
-        pieces = self._render(opening, generate=True) + _PROBES[1] + self._after_reply(_PROBES[2])
-        pieces += _PROBES[3] + self._after_reply("end")
-        whole = [
-            *opening,
-            {"role": "assistant", "content": _PROBES[1]},
-            {"role": "user", "content": _PROBES[2]},
-            {"role": "assistant", "content": _PROBES[3]},
-            {"role": "user", "content": "end"},
-        ]
-        if pieces != self._render(whole, generate=True):
-            raise ValueError(self._unstable())
+    def _layout(self) -> str:
+        """Find where replies begin and end; what is wrong with it, or nothing."""
+        opening = self._opening("", _SEEN[0])
+        asked, said = self._render(opening), {"role": "assistant", "content": _SAID[0]}
+        whole = self._render([*opening, said, {"role": "user", "content": _SEEN[1]}])
+        same = next((i for i, (a, b) in enumerate(zip(asked, whole, strict=False)) if a != b), len(asked))
+        lead, found, after = whole[len(asked) :].partition(_SAID[0])
+        if _SEEN[0] not in asked:
+            return "leaves out what a user says; it may want contents in parts"
+        if same < asked.index(_SEEN[0]):
+            return "renders a past turn differently once the conversation goes on"
+        if same < len(asked):
+            return f"ends a prompt with {asked[same:]!r}, which does not stand before a past reply"
+        if not found:
+            return "renders a past turn differently once the conversation goes on"
+        if lead.strip():
+            return f"puts {lead!r} before a past reply, which is no part of the prompt for a new one"
+        self._lead, self._past = lead, asked + lead + _SAID[0]
+        self.end_of_turn: int = self._encoder.rendered(after)[0]
+        """Id with which the agent ends a turn."""
+        if self.end_of_turn not in self._encoder.control.values():
+            blanks = after[: len(after) - len(after.lstrip())]
+            if self._encoder.rendered(after.lstrip())[0] in self._encoder.control.values():
+                return f"puts {blanks!r} between a reply and the end of its turn, which replies lack"
+            end = self.tokenizer.convert_ids_to_tokens(self.end_of_turn)
+            return f"ends a turn with {end!r}, which is ordinary text and may stand inside a reply"
+        padded = f" {_SAID[0]} \n"
+        past = [*opening, {"role": "assistant", "content": padded}, {"role": "user", "content": _SEEN[1]}]
+        self._trims = padded not in self._render(past)
+        return self._place_lead(asked, after)
 
-    def _unstable(self) -> str:
-        return (
-            f"{_name(self.tokenizer)}: the chat template renders a past turn differently once the "
-            "conversation goes on; set a template that leaves earlier turns as they were"
-        )
+    def _place_lead(self, asked: str, after: str) -> str:
+        """Give the blanks before a reply to the prompt, or, where the tokenizer itself puts them before a
+        word, to the reply; what is wrong with both, or nothing."""
+        encode, decode = self._encoder.rendered, self._encoder.decode
+        whole = decode(list(encode(self._past + after)))
+        cut = max((asked.rfind(text) for text in self._encoder.control), default=0)
+        for prompt_end in dict.fromkeys([self._lead, ""]):
+            self._prompt_end = prompt_end
+            self._before_reply = asked[max(cut, 0) :] + self._prompt_end
+            lead = "" if self._prompt_end else self._lead
+            said = self._encoder.reply(lead + _SAID[0], self._before_reply)
+            if decode([*encode(asked + self._prompt_end), *said, *encode(after)]) == whole:
+                return ""
+        return "makes other text of turns tokenised one by one than of the whole"
+
+    def _changes_the_past(self) -> str:
+        """How the rendering of earlier turns changes as a conversation grows, or nothing."""
+        for said in (_SAID, _REASONED):
+            for system in ("", "a system"):
+                messages = self._opening(system, _SEEN[0])
+                pieces = self._render(messages)
+                for seen, reply in zip(_SEEN[1:], said, strict=True):
+                    messages = [*messages, {"role": "assistant", "content": reply}]
+                    messages.append({"role": "user", "content": seen})
+                    pieces += self._lead + reply + self._after_reply(seen)
+                if pieces != self._render(messages):
+                    if said is _REASONED:
+                        return "drops or changes <think> blocks of past turns"
+                    return "renders a past turn differently once the conversation goes on"
+        return ""
 
     def _takes_system(self) -> bool:
-        messages = [{"role": "system", "content": _PROBES[0]}, {"role": "user", "content": _PROBES[2]}]
+        user = {"role": "user", "content": _SEEN[1]}
+        text = ""
         try:
-            return _PROBES[0] in self._render(messages, generate=True)  # some drop it in silence
+            text = self._render([{"role": "system", "content": _SEEN[0]}, user])
+            if _SEEN[0] not in text:  # some drop it in silence
+                return False
+            return text != self._render([{"role": "assistant", "content": _SEEN[0]}, user])
         except TemplateError:
-            return False
+            return _SEEN[0] in text
 
-    def _render(self, messages: list[dict[str, str]], generate: bool) -> str:
-        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generate)
-
-    def _ids(self, text: str) -> tuple[int, ...]:
-        # The tokenizer's own core takes half the time, and is what most of a context's time goes to.
-        core = self._core
-        if core is not None and core.truncation is None and core.padding is None:
-            return tuple(core.encode(text, add_special_tokens=False).ids)
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def _find_core(self) -> Any:
-        """The tokenizer's core, where it is one in Rust and adds nothing to it; else None."""
-        if not self.tokenizer.is_fast:
-            return None
-        core, probe = self.tokenizer.backend_tokenizer, "".join(_PROBES) + self._after_reply(_PROBES[2])
-        same = (
-            core.encode(probe, add_special_tokens=False).ids
-            == self.tokenizer(probe, add_special_tokens=False)["input_ids"]
+    def _render(self, messages: Messages) -> str:
+        options = {"strftime_now": TODAY.strftime, **self._options}
+        text: str = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, **options
         )
-        return core if same else None
+        return text
+
+
+def _chosen_template(tokenizer: Any) -> str:
+    """The template for plain conversations; some tokenizers have several."""
+    try:
+        template: str = tokenizer.get_chat_template()
+    except ValueError as error:
+        raise ValueError(f"{_name(tokenizer)}: {str(error).splitlines()[0]}") from None
+    return template
 
 
 def no_room(input_tokens: int) -> Reply:

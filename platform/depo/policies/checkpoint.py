@@ -25,19 +25,40 @@ _NOT_ARCHITECTURE = {
 }
 
 
-def load_renderer(model_dir: str) -> ChatRenderer:
-    """The chat renderer of a saved model (a folder, or a Hugging Face id).
-
-    Raises `ConfigError` where there is no tokenizer, or one whose chat template cannot serve.
-    """
+def load_tokenizer(model_dir: str, chat_template: str | None = None) -> Any:
+    """The tokenizer of a saved model (a folder, or a Hugging Face id), with the template of a file where
+    one is given. Raises `ConfigError` where either cannot be read."""
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_dir)
     except (OSError, ValueError):
         raise ConfigError(f"{model_dir}: no tokenizer found; check the path or model id") from None
+    if chat_template is not None:
+        tokenizer.chat_template = read_template(chat_template)
+    return tokenizer
+
+
+def read_template(path: str) -> str:
+    """The chat template in a file. Raises `ConfigError` where it cannot be read."""
     try:
-        return ChatRenderer(tokenizer)
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise ConfigError(
+            f"student.chat_template: {path} cannot be read ({reason}); check the path"
+        ) from None
+
+
+def load_renderer(model_dir: str, chat_template: str | None = None) -> ChatRenderer:
+    """The chat renderer of a saved model, whose tokenizer `load_tokenizer` gives.
+
+    Raises `ConfigError` where there is no tokenizer, or one whose chat template cannot serve.
+    """
+    try:
+        return ChatRenderer(load_tokenizer(model_dir, chat_template), _ends(model_dir))
+    except ConfigError:
+        raise
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
@@ -50,16 +71,15 @@ def context_limit(model_dir: str, wanted: int) -> int:
     return min(wanted, getattr(config, "max_position_embeddings", None) or wanted)
 
 
-def end_tokens(model_dir: str, renderer: ChatRenderer) -> frozenset[int]:
-    """Ids that end a reply: the template's end of a turn, and the model's own ends of text."""
+def _ends(model_dir: str) -> list[int]:
+    """The ids at which the model's own generation settings end a text."""
     from transformers import GenerationConfig
 
     try:
         found = GenerationConfig.from_pretrained(model_dir).eos_token_id
     except OSError:
-        found = None
-    own = found if isinstance(found, list) else [found, renderer.tokenizer.eos_token_id]
-    return frozenset({renderer.end_of_turn, *(token for token in own if token is not None)})
+        return []
+    return found if isinstance(found, list) else [] if found is None else [found]
 
 
 def adapter_of(model_dir: str) -> tuple[str, str] | None:
@@ -102,11 +122,13 @@ class ModelKind:
     """Whose kind it is; the folder may be gone by now."""
     architecture: dict[str, Any]
     tokenizer: str
+    chat_template: str | None
+    """The file of another template than the models' own."""
 
 
-def kind_of(model_dir: str, renderer: ChatRenderer) -> ModelKind:
+def kind_of(model_dir: str, renderer: ChatRenderer, chat_template: str | None = None) -> ModelKind:
     """The kind of a saved model, whose tokenizer `renderer` has. Raises `ConfigError` where there is none."""
-    return ModelKind(model_dir, _architecture(model_dir), renderer.fingerprint)
+    return ModelKind(model_dir, _architecture(model_dir), renderer.fingerprint, chat_template)
 
 
 def check_interchangeable(served: ModelKind, wanted: str) -> None:
@@ -118,7 +140,7 @@ def check_interchangeable(served: ModelKind, wanted: str) -> None:
         )
     if served.architecture != _architecture(wanted):
         raise ConfigError(f"{wanted}: another architecture than {served.model_dir}; start an engine for it")
-    if served.tokenizer != load_renderer(wanted).fingerprint:
+    if served.tokenizer != load_renderer(wanted, served.chat_template).fingerprint:
         raise ConfigError(
             f"{wanted}: another tokenizer or template than {served.model_dir}; start an engine for it"
         )

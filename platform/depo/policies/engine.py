@@ -26,8 +26,10 @@ def make_engine(
     max_model_len: int,
     dtype: str = "float32",
     seed: int = 0,
+    chat_template: str | None = None,
 ) -> Engine:
-    """An engine in this process that serves the saved model in `model_dir`.
+    """An engine in this process that serves the saved model in `model_dir`; `chat_template` is the file of
+    another template than its own.
 
     Raises `ConfigError` where vLLM is asked for and not installed.
     """
@@ -39,12 +41,15 @@ def make_engine(
     if runtime.engine == "transformers" or not installed:
         from depo.policies.transformers import TransformersPolicy
 
-        return TransformersPolicy(model_dir, name, max_model_len, dtype, num_gpus=runtime.num_gpus)
+        return TransformersPolicy(
+            model_dir, name, max_model_len, dtype, num_gpus=runtime.num_gpus, chat_template=chat_template
+        )
     from depo.policies.vllm import VllmPolicy
 
     return VllmPolicy(
-        model_dir, name, runtime.vllm, max_model_len, dtype, seed=seed, num_gpus=runtime.num_gpus
-    )
+        model_dir, name, runtime.vllm, max_model_len, dtype, seed=seed, num_gpus=runtime.num_gpus,
+        chat_template=chat_template,
+    )  # fmt: skip
 
 
 def make_policy(
@@ -73,7 +78,9 @@ def make_policy(
     if isinstance(previous, Engine):
         previous.load(model_dir, name)
         return previous
-    return make_engine(runtime, model_dir, name, student.max_length, student.dtype)
+    return make_engine(
+        runtime, model_dir, name, student.max_length, student.dtype, chat_template=student.chat_template
+    )
 
 
 def _make_custom(config: CustomConfig) -> Policy:

@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from depo.config.endpoint import PriceConfig
-from depo.policies.base import Exchange, Reply, Request, parse_reply
+from depo.policies.base import Exchange, Reply, Request, parse_reply, without_reasoning
 from depo.policies.chat import ChatRenderer
 from depo.policies.prices import Cost, estimated_tokens, money
 
@@ -98,7 +98,7 @@ def ids_ask(request: Request, model: str, options: Mapping[str, Any], renderer: 
         "model": model,
         "prompt": list(ids),
         **_drawn(request),
-        "stop_token_ids": [renderer.end_of_turn],
+        "stop_token_ids": sorted(renderer.ends),
         "return_token_ids": True,
     }
     most = request.n * request.sampling.max_tokens
@@ -109,7 +109,7 @@ def messages(request: Request) -> list[dict[str, str]]:
     """The conversation of `request` as chat messages."""
     said = [("system", request.system)] if request.system else []
     for exchange in request.history:
-        said += [("user", exchange.observation), ("assistant", exchange.reply.text)]
+        said += [("user", exchange.observation), ("assistant", without_reasoning(exchange.reply.text))]
     said.append(("user", request.observation))
     return [{"role": role, "content": _valid(content)} for role, content in said]
 
@@ -158,9 +158,12 @@ def cost(body: Mapping[str, Any], ask: Ask, price: PriceConfig | None) -> Cost:
         prompt = ask.prompt_tokens
     if tokens is None:
         tokens = sum(_generated(choice) for choice in body["choices"])
-    details = usage.get("prompt_tokens_details")
-    cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
-    cached = cached or _count(usage.get("prompt_cache_hit_tokens")) or 0
+    tokens += _uncounted_reasoning(usage, prompt, tokens)
+    cached = (
+        _detail(usage, "prompt_tokens_details", "cached_tokens")
+        or _count(usage.get("prompt_cache_hit_tokens"))
+        or 0
+    )
     cached = min(cached, prompt)
     return Cost(prompt, tokens, money(price, prompt, cached, tokens), cached, estimated)
 
@@ -222,11 +225,35 @@ def _are_ids(value: Any) -> bool:
 
 
 def _text(choice: Mapping[str, Any]) -> str:
-    """What a choice says; nothing where that is no text."""
-    content = choice["message"].get("content")
+    """What a choice says, its reasoning before it in a `<think>` block, which stays open where the reply was
+    cut in it; nothing where that is no text."""
+    message = choice["message"]
+    content, reasoning = (
+        _plain(next((message[key] for key in keys if message.get(key)), ""))
+        for keys in (("content",), ("reasoning_content", "reasoning"))
+    )
+    if not reasoning.strip() or without_reasoning(content) != content:
+        return content
+    return f"<think>\n{reasoning}\n</think>\n\n{content}" if content.strip() else f"<think>\n{reasoning}"
+
+
+def _plain(content: Any) -> str:
     if isinstance(content, list):
         content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
     return _valid(content) if isinstance(content, str) else ""
+
+
+def _uncounted_reasoning(usage: Mapping[str, Any], prompt: int, tokens: int) -> int:
+    """Reasoning tokens that an endpoint reports beside its completion tokens, not among them."""
+    reasoning = _detail(usage, "completion_tokens_details", "reasoning_tokens") or 0
+    total = _count(usage.get("total_tokens"))
+    apart = reasoning > tokens if total is None else total >= prompt + tokens + reasoning
+    return reasoning if apart else 0
+
+
+def _detail(usage: Mapping[str, Any], group: str, name: str) -> int | None:
+    details = usage.get(group)
+    return _count(details.get(name)) if isinstance(details, dict) else None
 
 
 def _generated(choice: Mapping[str, Any]) -> int:

@@ -18,7 +18,6 @@ from depo.policies.chat import ChatRenderer, no_room
 from depo.policies.checkpoint import (
     check_interchangeable,
     context_limit,
-    end_tokens,
     kind_of,
     load_renderer,
 )
@@ -51,9 +50,10 @@ class TransformersPolicy:
         dtype: str = "float32",
         num_gpus: float = 0,
         batch_size: int = 32,
+        chat_template: str | None = None,
     ) -> None:
         """Load the model. `max_model_len` is in tokens, prompt and reply together; a model
-        with fewer positions serves those.
+        with fewer positions serves those. `chat_template` is the file of another template than its own.
 
         Raises `ConfigError` where the tokenizer has no usable chat template, or the model keeps a
         state that is not keys and values.
@@ -62,7 +62,7 @@ class TransformersPolicy:
             torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
         self.name = name
         self.usage = Usage()
-        self.renderer: ChatRenderer = load_renderer(model_dir)
+        self.renderer: ChatRenderer = load_renderer(model_dir, chat_template)
         self.tokenizer_fingerprint = self.renderer.fingerprint
         self.max_model_len = context_limit(model_dir, max_model_len)
         self._device = torch.device("cuda" if num_gpus else "cpu")
@@ -75,7 +75,7 @@ class TransformersPolicy:
         """Rows that are not in the batch as yet."""
         self._dead = ""
         self._ready: dict[Hashable, Answer] = {}
-        self._kind = kind_of(model_dir, self.renderer)
+        self._kind = kind_of(model_dir, self.renderer, chat_template)
         self._put(model_dir)
 
     def load(self, model_dir: str, name: str) -> None:
@@ -141,8 +141,8 @@ class TransformersPolicy:
                 "attention only here: set runtime.generation.engine to vllm"
             )
         model: nn.Module = AutoModelForCausalLM.from_pretrained(model_dir, dtype=self._dtype)
-        stops = end_tokens(model_dir, self.renderer)
-        self._batch = Batch(model.to(self._device).eval(), stops, self.renderer.end_of_turn, self._device)
+        ends, pad = self.renderer.ends, self.renderer.end_of_turn
+        self._batch = Batch(model.to(self._device).eval(), ends, pad, self._device)
 
     def _advance(self) -> list[Row]:
         """Let those that wait join, or all others go on by a token; the rows that ended with it.

@@ -20,7 +20,6 @@ from depo.policies.checkpoint import (
     adapter_on,
     check_interchangeable,
     context_limit,
-    end_tokens,
     kind_of,
     load_renderer,
 )
@@ -64,10 +63,12 @@ class VllmPolicy:
         dtype: str = "float32",
         seed: int = 0,
         num_gpus: float = 0,
+        chat_template: str | None = None,
     ) -> None:
         """Start the engine. `max_model_len` is in tokens, prompt and reply together; a model
         with fewer positions serves those. An engine that takes adapters starts with the weights
-        that `model_dir` is an adapter of, so that others of them can join it.
+        that `model_dir` is an adapter of, so that others of them can join it. `chat_template` is the
+        file of another template than the model's own.
 
         Raises `ConfigError` where the tokenizer has no usable chat template, or where vLLM on the
         CPU cannot serve heads of this model's size.
@@ -77,11 +78,10 @@ class VllmPolicy:
         base = found[1] if found is not None and Path(found[1]).is_dir() else model_dir
         self.name = name
         self.usage = Usage()
-        self.renderer: ChatRenderer = load_renderer(base)
+        self.renderer: ChatRenderer = load_renderer(base, chat_template)
         self.tokenizer_fingerprint = self.renderer.fingerprint
         self.max_model_len = context_limit(base, vllm.max_model_len or max_model_len)
-        self._model_dir, self._kind = base, kind_of(base, self.renderer)
-        self._ends = sorted(end_tokens(base, self.renderer))
+        self._model_dir, self._kind = base, kind_of(base, self.renderer, chat_template)
         self._llm = start_engine(base, vllm, self.max_model_len, dtype, seed, num_gpus)
         self._engine = self._llm.llm_engine
         self._refusals = refusals()
@@ -214,7 +214,7 @@ class VllmPolicy:
             top_p=1.0 if greedy else sampling.top_p,
             max_tokens=sampling.max_tokens,
             seed=0,
-            stop_token_ids=self._ends,
+            stop_token_ids=sorted(self.renderer.ends),
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
             structured_outputs=StructuredOutputsParams(regex=REPLY_FORM) if sampling.structured else None,

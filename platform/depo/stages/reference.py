@@ -40,7 +40,7 @@ def score(
     What any run below `runs_dir` scored before is taken from its cache; a batch that is finished is in
     it, so a second start goes on from there. Raises `ConfigError` for samples that do not serve.
     """
-    require_tokenizer(str(samples_file), model_dir)
+    require_tokenizer(str(samples_file), model_dir, student.chat_template)
     table = load_samples(str(samples_file), view, student.max_length, student.too_long)
     require_partners(table, str(samples_file))
     pairs = [sequences_of(table, row) for row in table.rows]
@@ -48,7 +48,8 @@ def score(
     sequences = {
         key: sequence for two in zip(keys, pairs, strict=True) for key, sequence in zip(*two, strict=True)
     }
-    cache = open_cache(runs_dir.resolve(), model_dir, load_renderer(model_dir).fingerprint, student.dtype)
+    tokenizer = load_renderer(model_dir, student.chat_template).fingerprint
+    cache = open_cache(runs_dir.resolve(), model_dir, tokenizer, student.dtype)
     known = cache.read(sequences)
     missing = {key: sequence for key, sequence in sequences.items() if key not in known}
     if missing:

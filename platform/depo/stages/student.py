@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from depo.config.base import ConfigError
 from depo.config.runtime import RuntimeConfig
 from depo.config.schema import MethodConfig, StudentConfig
 from depo.data.samples import make_sample
 from depo.data.store import read_trajectories, write_table
 from depo.policies.chat import ChatRenderer
+from depo.policies.checkpoint import load_renderer as load_renderer
 from depo.records import Sample, Trajectory
 from depo.stages.base import Outcome
 from depo.stages.cluster import absolute, connect
@@ -70,16 +70,3 @@ def corpus(trajectories: list[Trajectory]) -> list[str]:
         for step in trajectory.steps:
             texts += [step.observation, step.text]
     return texts
-
-
-def load_renderer(model_dir: str) -> ChatRenderer:
-    """The renderer of a model's tokenizer. Raises `ConfigError` where there is none."""
-    from transformers import AutoTokenizer
-
-    try:
-        return ChatRenderer(AutoTokenizer.from_pretrained(model_dir))
-    except (OSError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise ConfigError(
-            f"student.model: {model_dir!r} has no usable tokenizer ({first}); check it"
-        ) from None

@@ -59,7 +59,7 @@ def score(
     among them; `tasks` are ids to choose from, where the folder holds others too. `seed` is the bootstrap's.
     A policy without a single thought gives `turns` 0 and no means.
     """
-    renderer = load_renderer(model_dir)
+    renderer = load_renderer(model_dir, student.chat_template)
     played = read_trajectories(trajectories)
     chosen = choose([t for t in played if tasks is None or t.task.id in tasks], count)
     turns = [turn for trajectory in chosen for turn in thought_turns(trajectory, renderer)]

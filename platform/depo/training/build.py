@@ -45,7 +45,7 @@ def build_trainer(
     """Trainer, ready to train, and tokenizer."""
     sources = sources or Sources()
     kind = objective(spec.method.objective).kind
-    tokenizer = sources.tokenizer(spec.model_dir)
+    tokenizer = sources.tokenizer(spec.model_dir, spec.chat_template)
     folder = checkpoints.folder if checkpoints else Path(spec.out_dir)
     # A pair is two samples.
     device_batch = max(1, spec.runtime.device_batch_size // (2 if kind == "paired" else 1))

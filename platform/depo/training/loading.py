@@ -40,7 +40,7 @@ def for_method(table: SampleTable, spec: TrainSpec) -> SampleTable:
 def load_rows(spec: TrainSpec) -> SampleTable:
     """The rows a training takes its steps from, with the reference where its objective needs one."""
     method, wanted = spec.method, objective(spec.method.objective)
-    require_tokenizer(spec.samples, spec.model_dir)
+    require_tokenizer(spec.samples, spec.model_dir, spec.chat_template)
     table = dataset.load_samples(spec.samples, method.view, spec.max_length, spec.too_long, trained(method))
     table = dataset.share_of_tasks(table, method.data_fraction, method.seed)
     if wanted.desirable_only:
@@ -80,7 +80,7 @@ def with_bonus(table: SampleTable, method: MethodConfig) -> SampleTable:
     return replace(table, bonus=bonus)
 
 
-def require_tokenizer(samples: str, model_dir: str) -> None:
+def require_tokenizer(samples: str, model_dir: str, chat_template: str | None = None) -> None:
     """Raise `ConfigError` where the samples were made with another tokenizer or chat template than the
     model's. A file that does not tell is taken as it is."""
     try:
@@ -88,7 +88,7 @@ def require_tokenizer(samples: str, model_dir: str) -> None:
     except (OSError, pa.ArrowInvalid):
         return  # `load_samples` says what is wrong with the file
     made_with = metadata.get(TOKENIZER_KEY, b"").decode()
-    if made_with and made_with != load_renderer(model_dir).fingerprint:
+    if made_with and made_with != load_renderer(model_dir, chat_template).fingerprint:
         raise ConfigError(
             f"{samples}: made with another tokenizer or chat template than that of {model_dir}; annotate "
             "again with this one, or train the model that the samples are for"

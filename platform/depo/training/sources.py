@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
+from depo.policies.checkpoint import load_tokenizer
 from depo.training.dataset import SampleTable
 from depo.training.loading import for_method, load_rows, load_table, trained
 from depo.training.spec import TrainSpec
@@ -21,9 +22,9 @@ class Sources:
         """As `load_table`, whose errors it raises."""
         return load_table(spec)
 
-    def tokenizer(self, model_dir: str) -> Any:
-        """The tokenizer of a saved model."""
-        return AutoTokenizer.from_pretrained(model_dir)
+    def tokenizer(self, model_dir: str, chat_template: str | None = None) -> Any:
+        """The tokenizer of a saved model, as `load_tokenizer` gives it."""
+        return load_tokenizer(model_dir, chat_template)
 
     def model(self, model_dir: str, dtype: str, frozen: bool) -> Any:
         """A saved model; one that is `frozen` is to have its weights unchanged, adapters aside."""
@@ -48,10 +49,10 @@ class KeptSources(Sources):
             self._table = (key, load_rows(spec))
         return for_method(self._table[1], spec)
 
-    def tokenizer(self, model_dir: str) -> Any:
-        key = _stamp(model_dir)
+    def tokenizer(self, model_dir: str, chat_template: str | None = None) -> Any:
+        key = (_stamp(model_dir), chat_template)
         if self._tokenizer is None or self._tokenizer[0] != key:
-            self._tokenizer = (key, super().tokenizer(model_dir))
+            self._tokenizer = (key, super().tokenizer(model_dir, chat_template))
         return self._tokenizer[1]
 
     def model(self, model_dir: str, dtype: str, frozen: bool) -> Any:

@@ -36,6 +36,8 @@ class TrainSpec:
     """Loss weight of tokens that are not the agent's (sft only)."""
     merge: bool = True
     """Write `model/` too, where an adapter is what is trained."""
+    chat_template: str | None = None
+    """File of another chat template than the model's own; it is saved with the trained policy."""
     runtime: TrainingRuntime = field(default_factory=TrainingRuntime)
 
 

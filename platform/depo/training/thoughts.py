@@ -131,7 +131,7 @@ def _parts(ids: tuple[int, ...], renderer: ChatRenderer) -> tuple[int, tuple[int
     """
     text = renderer.text(ids)
     parts = reply_parts(text)
-    if parts.line is None or not parts.thoughts:
+    if parts.line is None or not parts.thoughts or renderer.holds_control(ids):
         return None
     place = tokens_before(ids, parts.action[0], renderer)
     empty = renderer.text(ids[:place])
