@@ -94,6 +94,13 @@ class Step(_Row):
     context: tuple[ContextTurn, ...] = ()
     """Turns that are not the agent's own, between its last one and `observation`."""
 
+    @property
+    def seen(self) -> str:
+        """All that the agent reads before this turn, as one text for a reader."""
+        return "\n".join(
+            [*(f"{turn.observation}\n[context] {turn.text}" for turn in self.context), self.observation]
+        )
+
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
         context = tuple(ContextTurn.from_row(turn) for turn in row["context"] or ())
@@ -280,26 +287,18 @@ class Manifest(_Row):
     git_revision: str = ""
 
 
-_TASK = pa.struct(
-    [("env", pa.string()), ("level", pa.string()), ("seed", pa.int64()), ("split", pa.string())]
-)
+_TEXT, _INT32, _FLOAT = pa.string(), pa.int32(), pa.float64()
+_TASK = pa.struct([("env", _TEXT), ("level", _TEXT), ("seed", pa.int64()), ("split", _TEXT)])
 _STEP = pa.struct(
     [
-        ("observation", pa.string()),
-        ("text", pa.string()),
-        ("thought", pa.string()),
-        ("action", pa.string()),
-        ("reward", pa.float64()),
-        ("valid", pa.bool_()),
-        ("malformed", pa.bool_()),
-        ("num_tokens", pa.int32()),
-        ("input_tokens", pa.int32()),
-        ("token_ids", pa.list_(pa.int32())),
-        ("logprob", pa.float64()),
-        ("context", pa.list_(pa.struct([("observation", pa.string()), ("text", pa.string())]))),
+        ("observation", _TEXT), ("text", _TEXT), ("thought", _TEXT), ("action", _TEXT),
+        ("reward", _FLOAT), ("valid", pa.bool_()), ("malformed", pa.bool_()),
+        ("num_tokens", _INT32), ("input_tokens", _INT32), ("token_ids", pa.list_(_INT32)),
+        ("logprob", _FLOAT),
+        ("context", pa.list_(pa.struct([("observation", _TEXT), ("text", _TEXT)]))),
     ]
-)
-_TOLD = pa.struct([("label", pa.string()), ("steps", pa.int64()), ("tokens", pa.int64())])
+)  # fmt: skip
+_TOLD = pa.struct([("label", _TEXT), ("steps", pa.int64()), ("tokens", pa.int64())])
 
 
 def _schema(name: str, fields: list[tuple[str, pa.DataType]]) -> pa.Schema:
@@ -309,75 +308,35 @@ def _schema(name: str, fields: list[tuple[str, pa.DataType]]) -> pa.Schema:
 TRAJECTORY_SCHEMA = _schema(
     "Trajectory",
     [
-        ("id", pa.string()),
-        ("task", _TASK),
-        ("policy", pa.string()),
-        ("tokenizer", pa.string()),
-        ("system", pa.string()),
-        ("steps", pa.list_(_STEP)),
-        ("reward", pa.float64()),
-        ("success", pa.bool_()),
-        ("stop_reason", pa.string()),
-        ("error", pa.string()),
-        ("final_observation", pa.string()),
-        ("nodes", pa.list_(pa.int32())),
-        ("visits", pa.list_(pa.int32())),
-        ("values", pa.list_(pa.float64())),
-        ("index", pa.int32()),
-        ("seed", pa.int64()),
-        ("told", _TOLD),
+        ("id", _TEXT), ("task", _TASK), ("policy", _TEXT), ("tokenizer", _TEXT), ("system", _TEXT),
+        ("steps", pa.list_(_STEP)), ("reward", _FLOAT), ("success", pa.bool_()), ("stop_reason", _TEXT),
+        ("error", _TEXT), ("final_observation", _TEXT),
+        ("nodes", pa.list_(_INT32)), ("visits", pa.list_(_INT32)), ("values", pa.list_(_FLOAT)),
+        ("index", _INT32), ("seed", pa.int64()), ("told", _TOLD),
     ],
-)
+)  # fmt: skip
 SAMPLE_SCHEMA = _schema(
     "Sample",
     [
-        ("id", pa.string()),
-        ("trajectory_id", pa.string()),
-        ("task_id", pa.string()),
-        ("env", pa.string()),
-        ("level", pa.string()),
-        ("policy", pa.string()),
-        ("label", pa.string()),
-        ("view", pa.string()),
-        ("reward", pa.float64()),
-        ("success", pa.bool_()),
-        ("num_steps", pa.int32()),
-        ("num_tokens", pa.int32()),
-        ("token_ids", pa.list_(pa.int32())),
-        ("agent_mask", pa.list_(pa.int8())),
-        ("prompt_length", pa.int32()),
-        ("kl_partner", pa.string()),
+        ("id", _TEXT), ("trajectory_id", _TEXT), ("task_id", _TEXT), ("env", _TEXT), ("level", _TEXT),
+        ("policy", _TEXT), ("label", _TEXT), ("view", _TEXT), ("reward", _FLOAT), ("success", pa.bool_()),
+        ("num_steps", _INT32), ("num_tokens", _INT32), ("token_ids", pa.list_(_INT32)),
+        ("agent_mask", pa.list_(pa.int8())), ("prompt_length", _INT32), ("kl_partner", _TEXT),
     ],
-)
+)  # fmt: skip
 REFERENCE_SCHEMA = _schema(
     "ReferenceLogProbs",
-    [
-        ("sample_id", pa.string()),
-        ("logps", pa.list_(pa.float32())),
-        ("kl_logps", pa.list_(pa.float32())),
-    ],
+    [("sample_id", _TEXT), ("logps", pa.list_(pa.float32())), ("kl_logps", pa.list_(pa.float32()))],
 )
 EPISODE_SCHEMA = _schema(
     "Episode",
     [
-        ("method", pa.string()),
-        ("decoding", pa.string()),
-        ("task_id", pa.string()),
-        ("level", pa.string()),
-        ("success", pa.bool_()),
-        ("reward", pa.float64()),
-        ("num_tokens", pa.int32()),
-        ("num_steps", pa.int32()),
-        ("input_tokens", pa.int32()),
-        ("stop_reason", pa.string()),
-        ("trajectory_id", pa.string()),
-        ("seed", pa.int64()),
-        ("suite", pa.string()),
-        ("invalid", pa.int32()),
-        ("malformed", pa.int32()),
-        ("repeated", pa.int32()),
+        ("method", _TEXT), ("decoding", _TEXT), ("task_id", _TEXT), ("level", _TEXT), ("success", pa.bool_()),
+        ("reward", _FLOAT), ("num_tokens", _INT32), ("num_steps", _INT32), ("input_tokens", _INT32),
+        ("stop_reason", _TEXT), ("trajectory_id", _TEXT), ("seed", pa.int64()), ("suite", _TEXT),
+        ("invalid", _INT32), ("malformed", _INT32), ("repeated", _INT32),
     ],
-)
+)  # fmt: skip
 
 
 def to_table(rows: Iterable[Any], schema: pa.Schema) -> pa.Table:

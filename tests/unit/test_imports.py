@@ -432,6 +432,14 @@ def test_calls_of_tools_and_content_in_parts_are_read(said_, text, tmp_path):
     assert read.steps[0].text == text
 
 
+def test_tools_and_pictures_that_are_not_read_are_told(tmp_path):
+    rows = [GOOD | {"tools": "[]"}, GOOD | {"tools": [CALL], "images": []}, GOOD | {"tools": None}]
+    _, lines = imported(rows, tmp_path)
+    assert lines == [
+        "`tools` of 2 rows is not read; write what the agent must know of it into the system prompt"
+    ]
+
+
 def test_sharegpts_tool_roles_are_read(tmp_path):
     call = {"from": "function_call", "value": json.dumps(CALL)}
     row = shared("A.", call, {"from": "observation", "value": "[]"}, ACT)

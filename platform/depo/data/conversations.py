@@ -25,6 +25,7 @@ _ROLES = {
 }  # fmt: skip
 _MARKS = ("loss", "weight", "loss_weight", "loss_mask", "train")
 """Keys by which files say whether an assistant's message is trained on; one that is not is context."""
+_UNREAD = ("tools", "functions", "images", "videos", "audios")
 _ASSENT = re.compile(
     r"\W*(?:ok(?:ay)?|sure|understood|got it|certainly|of course|alright|all right|yes|i understand|"
     r"i(?:'m| am) ready|i(?:'ll| will))\b",
@@ -64,6 +65,8 @@ class Conversation:
     """As the row counts them, as are the next two."""
     total_tokens: float | None = None
     avg_tokens_per_step: float | None = None
+    unread: tuple[str, ...] = ()
+    """What belongs to the conversation and is not read: tools that are described, pictures."""
     paired: bool = False
     """It is a side of a pair."""
     acknowledged: bool = False
@@ -193,7 +196,8 @@ def _pair(row: Mapping[str, Any], told: Mapping[str, Any]) -> list[Conversation]
     for name, label, side in zip(("chosen", "rejected"), ("D", "U"), sides, strict=True):
         reward, success = _number(row, f"{name}_reward"), _truth(row, f"{name}_success")
         messages = tuple(_with_system(row, [*_context(prompt), *side]))
-        outcome = {"task": told["task"], "label": label, "reward": reward, "success": success}
+        outcome: dict[str, Any] = {"label": label, "reward": reward, "success": success}
+        outcome |= {"task": told["task"], "unread": told["unread"]}
         conversations.append(Conversation(messages, paired=True, **outcome))
     return conversations
 
@@ -334,6 +338,7 @@ def _told(row: Mapping[str, Any], label: str) -> dict[str, Any]:
         "reward": _number(row, "reward"),
         "success": _truth(row, "success"),
         "label": ("D" if next(iter(labels.values())) else "U") if labels else None,
+        "unread": tuple(name for name in _UNREAD if row.get(name)),
         **numbers,
     }
 

@@ -194,13 +194,18 @@ def _skipped(bad: Sequence[tuple[int, str]]) -> list[str]:
 
 
 def _findings(taken: Sequence[tuple[int, Conversation, Trajectory]]) -> list[str]:
-    """A line each on openings taken as context, and on counts in the rows that are not ours."""
+    """A line each on openings taken as context, on what is not read, and on counts that are not ours."""
     lines = []
     opened = sum(conversation.acknowledged for _, conversation, _ in taken)
     if opened:
         lines.append(
             f"{opened} rows begin with an answer that takes note of the instructions: context, no step"
         )
+    unread = Counter(name for _, conversation, _ in taken for name in conversation.unread)
+    lines += [
+        f"`{name}` of {count} rows is not read; write what the agent must know of it into the system prompt"
+        for name, count in unread.items()
+    ]
     steps: dict[int, tuple[float, float]] = {}
     means: dict[int, tuple[float, float]] = {}
     for number, told, trajectory in taken:

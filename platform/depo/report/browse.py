@@ -248,7 +248,7 @@ class _SourceWriter:
         usual = step.text == f"Thought: {step.thought}\nAction: {step.action}"
         logprob = None if step.logprob is None else round(step.logprob, 2)
         return [
-            text(step.observation), text(step.thought), text(step.action), round(step.reward, 6), mark,
+            text(step.seen), text(step.thought), text(step.action), round(step.reward, 6), mark,
             step.num_tokens, step.input_tokens, logprob, None if usual else text(step.text),
         ]  # fmt: skip
 

@@ -22,7 +22,7 @@ def trajectory_text(trajectory: Trajectory) -> str:
     ]
     for number, step in enumerate(trajectory.steps, 1):
         mark = "" if step.valid else " (malformed)" if step.malformed else " (invalid)"
-        lines += [f"   {line}" for line in step.observation.splitlines()]
+        lines += [f"   {line}" for line in step.seen.splitlines()]
         lines += [f"{number:>2} {line}" for line in step.text.splitlines()]
         if mark:
             lines[-1] += mark
