@@ -177,7 +177,7 @@ def test_chosen_and_rejected_are_taken_apart(home, tmp_path):
 )
 def test_bad_rows_are_named_in_one_line(home, tmp_path, spoil, said):
     with pytest.raises(ConfigError, match=said) as caught:
-        trainer_on(home, tmp_path / "bad", spoil([conversation(n, 2) for n in range(4)]))
+        trainer_on(home, tmp_path / "bad", spoil([conversation(n, 2) for n in range(4)])).train()
     assert "\n" not in str(caught.value)
 
 

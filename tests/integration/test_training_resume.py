@@ -13,7 +13,7 @@ from depo.config.runtime import TrainingRuntime
 
 pytestmark = pytest.mark.slow
 
-# The scheduler, dropout's random state and the moving average all have to come back.
+# The scheduler and the moving average have to come back.
 METHOD = {**DEPO, "max_steps": 12, "scheduler": "cosine", "warmup_ratio": 0.2, "kl": "moving"}
 KILLED_AT, SAVE_STEPS = 7, 4
 

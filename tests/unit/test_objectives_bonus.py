@@ -88,10 +88,11 @@ def test_difficulty_without_groups_is_refused():
 
 @any_timing
 @given(data, forms, difficulties)
-def test_bonus_is_finite_and_none_without_alphas(samples, form, difficulty):
-    assert torch.isfinite(bonus_of(samples, **form, **difficulty)).all()
-    nothing = bonus_of(samples, alpha_tokens=0, alpha_steps=0, **form, **difficulty)
-    assert nothing.tolist() == [0.0] * len(samples)
+def test_bonus_is_finite_and_each_half_counts_by_its_alpha(samples, form, difficulty):
+    whole = bonus_of(samples, **form, **difficulty)
+    assert torch.isfinite(whole).all()
+    halves = [bonus_of(samples, **{name: 0}, **form, **difficulty) for name in ALPHAS]
+    assert torch.allclose(sum(halves), whole, rtol=1e-9, atol=1e-9)
 
 
 @any_timing

@@ -112,6 +112,12 @@ def test_a_setting_an_objective_never_reads_is_refused_in_one_line(name):
         ({"objective": "depo", "difficulty_by": "median"}, "not read while difficulty is 'none'"),
         ({"objective": "weighted_bc", "token_budget": 9}, "not read while weighting is 'return'"),
         ({"objective": "sft", "full_parameters": True, "lora": LoraConfig(r=4)}, "lora is not read while"),
+        ({"objective": "depo", "alpha_tokens": 0, "alpha_steps": 0}, "has no bonus, so it is 'kto'"),
+        (
+            {"objective": "kto", "lora": LoraConfig(dropout=0.1)},
+            "lora.dropout is not read by objective 'kto'",
+        ),
+        ({"objective": "simpo", "lora": LoraConfig(dropout=0.1)}, "lora.dropout is not read"),
         ({"objective": "ppo"}, "objective 'ppo' is not defined; known: sft, weighted_bc, kto, depo"),
         ({"objective": "kto", "stop_logratio": 1.0}, "stop_logratio"),
         ({"objective": "dmpo", "turn_discount": 0.0}, "turn_discount"),

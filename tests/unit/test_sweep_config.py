@@ -97,6 +97,11 @@ def test_settings_reach_into_sections_and_are_checked():
     method = MethodConfig(objective="depo")
     changed = with_settings(method, {"lora.r": 4, "beta": 0.5})
     assert (changed.lora.r, changed.lora.alpha, changed.beta) == (4, method.lora.alpha, 0.5)
+    # The corner of a grid that has no bonus is its control.
+    margin = MethodConfig(objective="depo", placement="margin", beta=0.5)
+    assert with_settings(margin, {"alpha_tokens": 0, "alpha_steps": 0.0}) == MethodConfig(
+        objective="kto", beta=0.5
+    )
     with pytest.raises(ConfigError, match=r"lora\.r: input should be"):
         with_settings(method, {"lora.r": 0})
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -40,6 +41,10 @@ class ObjectiveFacts:
     """Compares with the policy it starts from, so the reference stage comes first."""
     desirable_only: bool = False
     """Trains on desirable samples alone."""
+    alpha: float = 0.0
+    """Both alphas where none is set."""
+    without_bonus: str | None = None
+    """The objective that is left where both alphas are 0; None where this one stays what it is."""
 
     @property
     def needs_kl(self) -> bool:
@@ -56,11 +61,14 @@ OBJECTIVE_FACTS: dict[str, ObjectiveFacts] = {
     "sft": ObjectiveFacts("supervised", desirable_only=True),
     "weighted_bc": ObjectiveFacts("supervised", _WEIGHTED),
     "kto": ObjectiveFacts("unpaired", _UNPAIRED, needs_reference=True),
-    "depo": ObjectiveFacts("unpaired", _UNPAIRED | _BONUS, needs_reference=True),
+    "depo": ObjectiveFacts(
+        "unpaired", _UNPAIRED | _BONUS, needs_reference=True, alpha=3.0, without_bonus="kto"
+    ),
     "dpo": ObjectiveFacts("paired", _PAIRED | {"stop_logratio"}, needs_reference=True),
     "dmpo": ObjectiveFacts("paired", _PAIRED | {"stop_logratio", "turn_discount"}, needs_reference=True),
     "simpo": ObjectiveFacts("paired", _PAIRED | {"simpo_margin"}),
 }
+_ALPHAS = ("alpha_tokens", "alpha_steps")
 _OPTIONAL = frozenset[str]().union(*(facts.reads for facts in OBJECTIVE_FACTS.values())) | {"options"}
 
 # A setting that only counts where another one has this value.
@@ -81,6 +89,7 @@ class LoraConfig(Strict):
     """Rank; more fits more and costs more."""
     alpha: Positive = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of supervised objectives only: preference trainers switch dropout off."""
     target_modules: list[str] | Literal["all-linear"] = "all-linear"
 
 
@@ -123,9 +132,10 @@ class MethodConfig(Strict):
     lambda_desirable: NonNegative = 1.0
     lambda_undesirable: NonNegative = 1.0
     alpha_tokens: NonNegative = 0.0
-    """alpha1: weight of 1 / (mean tokens per step) in the bonus."""
+    """alpha1: weight of 1 / (mean tokens per step) in the bonus. Unset, 3 for depo (published), else 0; depo
+    with both at 0 is refused, as it is kto."""
     alpha_steps: NonNegative = 0.0
-    """alpha2: weight of 1 / (number of steps) in the bonus."""
+    """alpha2: weight of 1 / (number of steps) in the bonus; unset, as `alpha_tokens`."""
     placement: Literal["offset", "margin", "weight", "centred"] = "offset"
     """Where the bonus b enters: added to the log-ratio (published), subtracted from it, as a factor
     1 + b of the loss, or added less its mean over the data."""
@@ -173,6 +183,24 @@ class MethodConfig(Strict):
         facts = OBJECTIVE_FACTS.get(self.objective)
         return facts is None or facts.needs_reference
 
+    @model_validator(mode="before")
+    @classmethod
+    def _bonus_of_the_objective(cls, values: Any) -> Any:
+        facts = OBJECTIVE_FACTS.get(str(values.get("objective"))) if isinstance(values, Mapping) else None
+        return dict.fromkeys(_ALPHAS, facts.alpha) | dict(values) if facts and facts.alpha else values
+
+    @model_validator(mode="after")
+    def _bonus_and_dropout_do_something(self) -> MethodConfig:
+        facts = OBJECTIVE_FACTS.get(self.objective)
+        if facts and facts.without_bonus and not any(getattr(self, name) for name in _ALPHAS):
+            raise ValueError(
+                f"objective {self.objective!r} with alpha_tokens and alpha_steps at 0 has no bonus, so it is "
+                f"{facts.without_bonus!r}: name that one, or set an alpha above 0 ({facts.alpha:g})"
+            )
+        if facts and facts.kind != "supervised" and self.lora.dropout:
+            raise ValueError(no_dropout(self.objective))
+        return self
+
     @model_validator(mode="after")
     def _objective_reads_what_is_set(self) -> MethodConfig:
         facts = OBJECTIVE_FACTS.get(self.objective)
@@ -195,6 +223,23 @@ class MethodConfig(Strict):
 
     def _is_set(self, name: str) -> bool:
         return bool(getattr(self, name) != type(self).model_fields[name].default)
+
+
+def without_bonus(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's values, where its objective has both alphas at 0 those of the objective that is left."""
+    facts = OBJECTIVE_FACTS.get(values["objective"])
+    if facts is None or facts.without_bonus is None or any(values[name] != 0 for name in _ALPHAS):
+        return dict(values)
+    kept = {name: value for name, value in values.items() if name not in _BONUS}
+    return kept | {"objective": facts.without_bonus}
+
+
+def no_dropout(objective: str) -> str:
+    """Why a preference objective is refused a dropout of its adapters."""
+    return (
+        f"lora.dropout is not read by objective {objective!r}: preference trainers switch dropout off, so "
+        "that log-probs can be compared; leave it out"
+    )
 
 
 def _home(name: str) -> str:

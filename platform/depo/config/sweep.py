@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from depo.config.base import ConfigError, Count, Strict, explain, set_key
-from depo.config.method import OBJECTIVE_FACTS, LoraConfig, MethodConfig
+from depo.config.method import OBJECTIVE_FACTS, LoraConfig, MethodConfig, without_bonus
 
 Value = bool | int | float | str
 
@@ -178,13 +178,14 @@ class SweepConfig(Strict):
 def with_settings(method: MethodConfig, settings: Mapping[str, Any]) -> MethodConfig:
     """The method with some settings replaced, `lora.r` for one of a section, checked anew.
 
-    Raises `ConfigError` for a setting that is not there, has no such value, or that nothing reads.
+    Where they leave depo without a bonus it is kto, the control of a grid over both alphas. Raises
+    `ConfigError` for a setting that is not there, has no such value, or that nothing reads.
     """
     values = method.model_dump()
     for key, value in settings.items():
         values = set_key(values, key, value)
     try:
-        return MethodConfig.model_validate(values)
+        return MethodConfig.model_validate(without_bonus(values))
     except ValidationError as error:
         raise ConfigError(explain(error, MethodConfig)) from None
 

@@ -59,6 +59,7 @@ class AuditTrail(TrainerCallback):
         return _window(rows)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._local, self._unread, self._unwritten = [], [], []
         if not state.is_world_process_zero:
             return
         if self._path.exists():

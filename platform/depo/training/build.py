@@ -14,7 +14,8 @@ from peft import LoraConfig
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from depo.config.method import MethodConfig
+from depo.config.base import ConfigError
+from depo.config.method import MethodConfig, no_dropout
 from depo.config.runtime import TrainingRuntime
 from depo.objectives.registry import objective
 from depo.training.rows import TrainingRows
@@ -153,6 +154,9 @@ def _load(spec: TrainSpec, sources: Sources) -> Any:
 
 
 def _lora(method: MethodConfig) -> LoraConfig:
+    # The configuration refuses it already where it knows the objective.
+    if method.lora.dropout and objective(method.objective).kind != "supervised":
+        raise ConfigError(no_dropout(method.objective))
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=method.lora.r,

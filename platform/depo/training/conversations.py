@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from depo.config.base import ConfigError
 from depo.data.samples import name_kl_partners, reply_mask
@@ -22,24 +26,72 @@ def samples_of(rows: Sequence[Row], tokenizer: Any, name: str, seed: int) -> lis
 
     A row has `prompt`, `completion` and `label`, the first two as text or as messages. Of messages, the
     assistant's in the completion are trained on, however many there are; the others, and the
-    assistant's in the prompt, are read only. `name` says in errors which data set it is.
+    assistant's in the prompt, are read only. `tools` and `chat_template_kwargs` go to the template. A row of
+    `prompt_ids` and `completion_ids` is taken as it is, where `completion_mask` (all of it without) is not 0.
+    `name` says in errors which data set it is.
 
     Raises `ConfigError` naming the row that cannot be read.
     """
-    renderer = None
+    renderers = _Renderers(tokenizer)
     samples = []
     for number, row in enumerate(rows):
         where = f"{name}, row {number}"
-        missing = [key for key in ("prompt", "completion", "label") if row.get(key) is None]
+        given = ("prompt_ids", "completion_ids") if row.get("prompt_ids") else ("prompt", "completion")
+        missing = [key for key in (*given, "label") if row.get(key) is None]
         if missing:
             raise ConfigError(f"{where}: has no {missing[0]}; a row holds prompt, completion and label")
-        if isinstance(row["prompt"], str) and isinstance(row["completion"], str):
-            encoded = encode_text(row["prompt"], row["completion"], tokenizer)
+        prompt, completion = (row[key] for key in given)
+        if given[0] == "prompt_ids":
+            encoded = _encode_ids(prompt, completion, row, where)
+        elif isinstance(prompt, str) and isinstance(completion, str):
+            encoded = encode_text(prompt, completion, tokenizer)
         else:
-            renderer = renderer or _renderer(tokenizer)
-            encoded = encode_messages(row["prompt"], row["completion"], renderer, where)
-        samples.append(_sample(number, row, encoded, name))
-    return name_kl_partners(samples, seed)
+            _require_turns(prompt, completion, where)
+            both = [[_message(m, where) for m in part] for part in (prompt, completion)]
+            encoded = encode_messages(both[0], both[1], renderers.of(row))
+        samples.append(_sample(str(number), row, prompt, encoded, name, _label(row["label"], where)))
+    # Named apart only now, so that the same rows have the same partners in every data set.
+    named = [(s, f"{name}/{s.id}", f"{name}/{s.kl_partner}") for s in name_kl_partners(samples, seed)]
+    return [replace(s, id=own, trajectory_id=own, kl_partner=other) for s, own, other in named]
+
+
+class _Renderers:
+    """A renderer for each set of arguments that rows give to the chat template."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer, self._made = tokenizer, dict[str, ChatRenderer]()
+
+    def of(self, row: Row) -> ChatRenderer:
+        """The renderer of a row. Raises `ConfigError` where its template does not serve."""
+        tools = row.get("tools")
+        extra = {"tools": json.loads(tools) if isinstance(tools, str) else tools}
+        # A data set fills up what a row leaves out.
+        extra = {k: v for k, v in (extra | (row.get("chat_template_kwargs") or {})).items() if v is not None}
+        key = content_hash(json.dumps(extra, sort_keys=True, default=str))
+        if key not in self._made:
+            try:
+                self._made[key] = ChatRenderer(
+                    _Templated(self._tokenizer, extra) if extra else self._tokenizer
+                )
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
+        return self._made[key]
+
+
+class _Templated:
+    """A tokenizer whose chat template is given further arguments."""
+
+    def __init__(self, tokenizer: Any, extra: Mapping[str, Any]) -> None:
+        self._tokenizer, self._extra = tokenizer, extra
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._tokenizer(*args, **kwargs)
+
+    def apply_chat_template(self, messages: Any, **kwargs: Any) -> Any:
+        return self._tokenizer.apply_chat_template(messages, **{**self._extra, **kwargs})
 
 
 def encode_text(prompt: str, completion: str, tokenizer: Any) -> Encoded:
@@ -53,13 +105,9 @@ def encode_text(prompt: str, completion: str, tokenizer: Any) -> Encoded:
 
 
 def encode_messages(
-    prompt: Sequence[Mapping[str, str]],
-    completion: Sequence[Mapping[str, str]],
-    renderer: ChatRenderer,
-    where: str,
+    prompt: Sequence[Mapping[str, str]], completion: Sequence[Mapping[str, str]], renderer: ChatRenderer
 ) -> Encoded:
-    """A conversation in the chat template; raises `ConfigError` where its turns do not alternate."""
-    _require_turns(prompt, completion, where)
+    """A conversation, whose turns alternate, in the chat template."""
     chat = [*prompt, *completion]
     system = chat[0]["content"] if chat[0]["role"] == "system" else ""
     turns = chat[1:] if chat[0]["role"] == "system" else chat
@@ -99,27 +147,59 @@ def _require_turns(
         raise ConfigError(f"{where}: the completion must begin and end with an assistant message")
 
 
-def _renderer(tokenizer: Any) -> ChatRenderer:
-    try:
-        return ChatRenderer(tokenizer)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+def _message(message: Mapping[str, Any], where: str) -> dict[str, str]:
+    """Role and text of a message, whose content may stand in parts."""
+    role, content = message["role"], message.get("content")
+    if isinstance(content, Sequence) and not isinstance(content, str):
+        other = [
+            p for p in content if not isinstance(p, Mapping) or p.get("type") != "text" or not p.get("text")
+        ]
+        if other:
+            kind = other[0].get("type") if isinstance(other[0], Mapping) else type(other[0]).__name__
+            raise ConfigError(
+                f"{where}: a message of role {role!r} has a part of type {kind!r}; only text is read"
+            )
+        content = "".join(part["text"] for part in content)
+    if not isinstance(content, str):
+        raise ConfigError(
+            f"{where}: a message of role {role!r} has {type(content).__name__} as content; it holds text"
+        )
+    return {"role": role, "content": content}
 
 
-def _sample(number: int, row: Row, encoded: Encoded, name: str) -> Sample:
+def _label(value: Any, where: str) -> bool:
+    if isinstance(value, bool | np.bool_) or (isinstance(value, int | np.integer) and value in (0, 1)):
+        return bool(value)
+    raise ConfigError(
+        f"{where}: label is {value!r}; the column holds true (desirable) and false, or 1 and 0, so that no "
+        "word or score is taken for desirable"
+    )
+
+
+def _encode_ids(prompt: Sequence[int], completion: Sequence[int], row: Row, where: str) -> Encoded:
+    mask = row.get("completion_mask")
+    mask = [1] * len(completion) if mask is None else [int(mark) for mark in mask]
+    if len(mask) != len(completion):
+        raise ConfigError(
+            f"{where}: completion_mask has {len(mask)} values for {len(completion)} completion_ids"
+        )
+    return [*prompt, *completion], [0] * len(prompt) + mask, int(row.get("num_steps") or 1)
+
+
+def _sample(number: str, row: Row, prompt: Any, encoded: Encoded, name: str, desirable: bool) -> Sample:
     ids, mask, turns = encoded
     own = sum(1 for mark in mask if mark)
     return Sample(
-        id=f"{name}/{number}",
-        trajectory_id=f"{name}/{number}",
-        task_id=content_hash(row["prompt"]),
+        id=number,
+        trajectory_id=number,
+        task_id=content_hash(prompt),
         env=name,
         level=str(row.get("level") or ""),
         policy="",
-        label="D" if row["label"] else "U",
+        label="D" if desirable else "U",
         view=VIEW,
-        reward=float(bool(row["label"])),
-        success=bool(row["label"]),
+        reward=float(desirable),
+        success=desirable,
         num_steps=turns,
         num_tokens=own - turns,
         token_ids=tuple(ids),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -169,6 +169,26 @@ def from_arrow(
         level=tuple(table["level"].to_pylist()),
         dropped=len(ids) - len(rows),
         cut=int((kept[rows] < lengths[rows]).sum()),
+    )
+
+
+def joined(first: SampleTable, second: SampleTable) -> SampleTable:
+    """Both tables' rows, the second's behind; KL partners stay within each, the first's are trained on."""
+    shift, tokens = len(first.ids), first.offsets[-1]
+    flat_fields = (
+        "tokens", "own", "weights", "prompt_length", "desirable", "num_steps", "num_tokens", "reward",
+        "bonus", "ref_logp", "ref_kl_logp",
+    )  # fmt: skip
+    both: Any = {name: (getattr(first, name), getattr(second, name)) for name in flat_fields}
+    both = {name: None if b is None else np.concatenate([a, b]) for name, (a, b) in both.items()}
+    return replace(
+        first,
+        ids=first.ids + second.ids,
+        offsets=np.concatenate([first.offsets, second.offsets[1:] + tokens]),
+        partner=np.concatenate([first.partner, np.where(second.partner < 0, -1, second.partner + shift)]),
+        task=first.task + second.task,
+        level=first.level + second.level,
+        **both,
     )
 
 

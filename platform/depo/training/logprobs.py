@@ -42,9 +42,8 @@ def token_logps(model: Any, input_ids: Tensor, weights: Tensor, head: Head) -> T
     positions = input_ids.numel() if input_ids.is_cuda else int(scored.sum())
     if positions * head.vocab_size > head.whole:
         labels = input_ids.masked_fill(weights == 0, -100)
-        return model(
-            input_ids=input_ids, labels=labels, fused_lm_head=True, use_cache=False
-        ).log_probs.float()
+        found = model(input_ids=input_ids, labels=labels, fused_lm_head=True, use_cache=False)
+        return found.log_probs[:, 1 - input_ids.shape[1] :].float()  # virtual tokens stand before
     logits = _logits_before(model, input_ids, scored, head)
     nll = cross_entropy(logits.float(), input_ids[:, 1:][scored], reduction="none")
     return nll.new_zeros(scored.shape).masked_scatter(scored, -nll)
@@ -57,11 +56,12 @@ def sequence_logps(model: Any, input_ids: Tensor, weights: Tensor, head: Head) -
 
 def _logits_before(model: Any, input_ids: Tensor, scored: Tensor, head: Head) -> Tensor:
     """Logits `[count, vocab]` at the positions whose next token is `scored` `[batch, seq - 1]` alone."""
-    width = input_ids.shape[1]
     row, place = scored.nonzero(as_tuple=True)
-    chosen = row * width + place
 
     def choose(_: nn.Module, states: tuple[Tensor, ...]) -> tuple[Tensor]:
+        width = states[0].shape[1]
+        # Prompt tuning puts virtual tokens before a sequence.
+        chosen = row * width + place + (width - input_ids.shape[1])
         return (states[0].flatten(0, 1).index_select(0, chosen)[None],)
 
     # A prompt is most of a sequence, and its logits, of no use here, would be most of the work.

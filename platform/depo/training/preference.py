@@ -72,7 +72,8 @@ class PreferenceStep(StepTrainer):
         logp = (inputs["weights"][:, 1:] * logps).sum(-1)
         known = {name: inputs[name] for name in Scores.__dataclass_fields__ if name != "logp"}
         scores = Scores(logp=logp, **known)
-        if self.state.global_step == 0 and self.preference.needs_reference:  # type: ignore[attr-defined]
+        first = model.training and self.state.global_step == 0  # type: ignore[attr-defined]
+        if first and self.preference.needs_reference:
             ref = scores.ref_logp
             gap = (logp.detach() - ref).abs().sum()
             self._gaps.append(torch.stack([gap, ref.abs().sum(), count_of(ref)]))

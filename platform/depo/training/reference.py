@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
@@ -33,7 +34,7 @@ class ReferenceScorer:
             model = loaded.to(device)
         self._model = model.eval()
         self._device = next(model.parameters()).device
-        self._head = prepare_scoring(self._model)
+        self._head = prepare_scoring(model.get_base_model() if isinstance(model, PeftModel) else model)
 
     def score(self, sequences: Sequence[Conversation]) -> list[FloatArray]:
         """Log-probs (nats, float32) of each sequence's own tokens, in order; its first token has none.

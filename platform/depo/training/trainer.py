@@ -189,7 +189,9 @@ class StepTrainer:
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        super().log(logs | self.meter.read(self.reduce), start_time)  # type: ignore[misc]
+        # Evaluations tell of themselves.
+        measured = self.meter.read(self.reduce) if "loss" in logs else {}
+        super().log(logs | measured, start_time)  # type: ignore[misc]
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc]
