@@ -171,7 +171,7 @@ GOOD = {
         ("llama-factory", GOOD["llama-factory"] | {"reward": "high"}, '`reward` is "high", not a number'),
         ("agentgym", {"conversations": turns("human", "gpt")}, "has no `item_id`"),
         ("agentgym", GOOD["agentgym"] | {"item_id": "webshop/x/1"}, 'environment "webshop", not of .babyai.'),
-        ("hf", {"messages": None}, "`messages` is null, not a list"),
+        ("hf", {"messages": None}, "has no `messages`"),
     ],
 )  # fmt: skip
 def test_a_malformed_row_is_one_line_that_names_file_and_row(format_, row, problem, tmp_path):

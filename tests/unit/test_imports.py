@@ -188,6 +188,8 @@ BAD = {
         ("user", "A."), {"role": "assistant", "content": ACT, "tool_calls": [{"function": {"name": "go"}}]}
     ),
     "equal sides": {"messages": [{"role": "user", "content": "A."}], "chosen": "x", "rejected": "x"},
+    "half a pair": GOOD | {"chosen": "x"},
+    "half a pair, text": GOOD | {"rejected": [{"role": "assistant", "content": ACT}]},
     "another environment": {**GOOD, "task_id": "webshop/x/1"},
     "no object": [1],
 }
@@ -380,6 +382,16 @@ def test_a_pair_is_d_and_u_of_one_task(pair, format_, tmp_path):
     )
 
 
+def test_columns_of_null_are_columns_that_are_missing(tmp_path):
+    nothing = dict.fromkeys(
+        ("chosen", "rejected", "label", "reward", "system", "prompt", "task_id", "steps", "tools")
+    )
+    rows = [nothing | GOOD, nothing | {"prompt": "A.", "completion": ACT}]
+    assert [t.steps[0].action for t in imported(rows, tmp_path, "hf")[0]] == ["go", "go"]
+    pair = nothing | {"messages": None, "prompt": "A.", "chosen": ACT, "rejected": "no"}
+    assert len(imported([pair], tmp_path, "hf")[0]) == 2
+
+
 def test_pairs_of_several_turns_count_what_follows_the_prompt(tmp_path):
     opening = [{"from": "human", "value": "Rules."}, {"from": "gpt", "value": "OK"}]
     row = {
@@ -398,7 +410,7 @@ def test_pairs_of_several_turns_count_what_follows_the_prompt(tmp_path):
     }
     (one, other), _ = imported([sides], tmp_path, "trl-dpo")
     assert [s.text for s in one.steps] == ["x"] and one.steps[0].context == (ContextTurn("A.", ACT),)
-    with pytest.raises(ConfigError, match="row 1: has no `chosen` and `rejected`"):
+    with pytest.raises(ConfigError, match="row 1: has no pair of `chosen` and `rejected`"):
         imported([GOOD], tmp_path, "trl-dpo")
 
 

@@ -86,18 +86,20 @@ def conversations_of(row: Any, format_: str, label: str) -> list[Conversation]:
     """
     if not isinstance(row, dict):
         raise BadRow(f"is {type(row).__name__}, not an object; check --format")
+    row = {name: value for name, value in row.items() if value is not None}  # a table fills up with null
     told = _told(row, label)
     if format_ == "trl-kto" and told["label"] is None and label != "none":
         raise BadRow(f"has no `{label or 'label'}`; check --format, or add it")
-    if "chosen" in row and "rejected" in row and not isinstance(row["chosen"], bool | int | float):
+    sides = [isinstance(row.get(name), list | dict | str) for name in ("chosen", "rejected")]
+    if all(sides):
         return _pair(row, told)
-    if format_ == "trl-dpo":
-        raise BadRow("has no `chosen` and `rejected`; check --format")
+    if any(sides) or format_ == "trl-dpo":
+        raise BadRow("has no pair of `chosen` and `rejected`; check --format, or complete the row")
     messages, acknowledged = _chat(row, FORMATS[format_])
     messages = _with_system(row, messages)
     if format_ == "agentgym":
         told["task"] = _clean(str(_field(row, "item_id", (str, int))), "item_id")
-        first, second = messages[:2] if len(messages) > 3 and row.get("system") is None else (None, None)
+        first, second = messages[:2] if len(messages) > 3 and "system" not in row else (None, None)
         if first and second and first.role == "user" and second.role == "assistant" and not second.own:
             messages = [Message("system", first.text), *messages[2:]]
     return [Conversation(tuple(messages), acknowledged=acknowledged, **told)]
@@ -231,11 +233,9 @@ def _context(messages: Sequence[Message]) -> list[Message]:
 
 
 def _with_system(row: Mapping[str, Any], messages: list[Message]) -> list[Message]:
-    system = row.get("system")
+    system = _field(row, "system", str) if "system" in row else ""
     if not system:
         return messages
-    if not isinstance(system, str):
-        raise BadRow("`system` must be text; mend it or leave it out")
     if messages[:1] and messages[0].role == "system":
         raise BadRow("has a `system` and a system message; keep one of them")
     return [Message("system", _clean(system, "system")), *messages]
@@ -323,18 +323,16 @@ def _mark(turn: Mapping[str, Any], at: str) -> tuple[str, bool | None]:
 def _told(row: Mapping[str, Any], label: str) -> dict[str, Any]:
     """What a row tells of the episode, where it does."""
     columns = [] if label == "none" else [label] if label else ["label", "kto_tag"]
-    labels = {name: _truth(row, name) for name in columns if row.get(name) is not None}
+    labels = {name: _truth(row, name) for name in columns if name in row}
     if len(set(labels.values())) > 1:
         raise BadRow("`label` and `kto_tag` differ; keep one of them")
-    task = row.get("task_id")
-    if task is not None:
-        task = str(_field(row, "task_id", (str, int)))
+    task = str(_field(row, "task_id", (str, int))) if "task_id" in row else ""
     names = ("steps", "total_tokens", "avg_tokens_per_step")
     numbers = {n: _number(row, n) for n in names if not isinstance(row.get(n), list | dict | str)}
     if any(number is not None and not 0 <= number < 2**53 for number in numbers.values()):
         raise BadRow(f"one of {', '.join(names)} is no count; mend it")
     return {
-        "task": _clean(task or "", "task_id"),
+        "task": _clean(task, "task_id"),
         "reward": _number(row, "reward"),
         "success": _truth(row, "success"),
         "label": ("D" if next(iter(labels.values())) else "U") if labels else None,
@@ -344,11 +342,11 @@ def _told(row: Mapping[str, Any], label: str) -> dict[str, Any]:
 
 
 def _truth(row: Mapping[str, Any], name: str) -> bool | None:
-    return None if row.get(name) is None else bool(_field(row, name, bool))
+    return bool(_field(row, name, bool)) if name in row else None
 
 
 def _number(row: Mapping[str, Any], name: str) -> float | None:
-    if row.get(name) is None:
+    if name not in row:
         return None
     value = _field(row, name, (int, float))
     try:
