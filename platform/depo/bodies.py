@@ -50,10 +50,10 @@ def student(experiment: Experiment) -> Outcome:
         )
 
 
-def check_student(student: StudentConfig) -> Outcome:
+def check_student(model_dir: str, student: StudentConfig) -> Outcome:
     from depo.stages.student import load_renderer
 
-    renderer = load_renderer(student.model, student.chat_template)
+    renderer = load_renderer(model_dir, student.chat_template)
     dated = {"template_date": renderer.date} if renderer.date else {}
     return Outcome(rows=1, metrics={"tokenizer": renderer.fingerprint, **dated})
 

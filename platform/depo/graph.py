@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from depo.config.schema import ExperimentConfig, MethodConfig
+from depo.identity import pinned
 from depo.records import content_hash
 from depo.stages.base import Outcome, StageSpec
 
@@ -64,7 +65,7 @@ class Experiment:
             return str((self.run_dir / policy / "model").resolve())
         if self.config.student.model == "tiny":
             return str((self.run_dir / "student" / "model").resolve())
-        return self.config.student.model
+        return pinned(self.config.student.model, self.config.student.revision)
 
 
 def runs_dir(config: ExperimentConfig) -> Path:

@@ -39,6 +39,7 @@ from depo.graph import (
     reference_key,
     runs_dir,
 )
+from depo.identity import files_hash, model_hash, require_commit
 from depo.policies.checkpoint import read_template
 from depo.policies.openai import require_key
 from depo.records import Manifest, content_hash
@@ -131,7 +132,7 @@ def check(config: ExperimentConfig, pending: Set[str]) -> None:
     for round_ in config.rounds:
         if isinstance(round_.policy, OpenAIConfig) and f"generate {round_.name}" in pending:
             require_key(round_.policy)
-        if isinstance(round_.policy, ImportedConfig) and not _files(round_.policy.path):
+        if isinstance(round_.policy, ImportedConfig) and not files_hash(round_.policy.path):
             key, path = f"rounds.{round_.name}.policy.path", round_.policy.path
             raise ConfigError(f"{key}: nothing in {path!r}; write it with `depo import`")
     for name, annotation in config.annotation.items():
@@ -144,6 +145,8 @@ def check(config: ExperimentConfig, pending: Set[str]) -> None:
             f"student.model: no model at {model!r} (no config.json there); give a folder that "
             "`save_pretrained` wrote, a hub id, or 'tiny'"
         )
+    if "student" in pending and model != "tiny":
+        require_commit(model, config.student.revision)
 
 
 def wanted(experiment: Experiment, only: Sequence[str] | None) -> list[str]:
@@ -192,10 +195,11 @@ def _groups(pending: list[Node]) -> Iterator[list[Node]]:
 def _student(experiment: Experiment) -> None:
     config = experiment.config
     if config.student.model != "tiny":
-        identity: dict[str, Any] = {"model": config.student.model, "files": _files(config.student.model)}
+        model = experiment.model_dir("student")
+        identity: dict[str, Any] = {"model": model_hash(model)}
         if config.student.chat_template is not None:
             identity["chat_template"] = content_hash(read_template(config.student.chat_template))
-        body = partial(bodies.check_student, config.student)
+        body = partial(bodies.check_student, model, config.student)
         experiment.add("student", "student", "student", identity, [], body=body)
         return
     tiny = config.student.tiny
@@ -212,7 +216,7 @@ def _student(experiment: Experiment) -> None:
         body=partial(bodies.scripted, experiment),
     )  # fmt: skip
     identity = {
-        **config.student.model_dump(mode="json", exclude={"chat_template"}),
+        **config.student.model_dump(mode="json", exclude={"chat_template", "revision"}),
         "seed": derived_seed(config, "student"),
     }
     experiment.add(
@@ -234,7 +238,7 @@ def _round(experiment: Experiment, round_: RoundConfig) -> None:
         "seed": derived_seed(config, round_.name),
     }
     if isinstance(round_.policy, ImportedConfig):
-        identity["files"] = _files(round_.policy.path)
+        identity["files"] = files_hash(round_.policy.path)
     body = partial(bodies.generation, experiment, round_)
     experiment.add("generate", name, f"trajectories/{round_.name}", identity, needs, body=body)
     annotation = config.annotation.get(round_.name, AnnotationConfig())
@@ -337,14 +341,6 @@ def _report(experiment: Experiment) -> None:
     }
     needs = list(experiment.nodes)
     experiment.add("report", "report", "report", identity, needs, body=partial(bodies.report, experiment))
-
-
-def _files(model: str) -> list[list[Any]]:
-    """Names and sizes of a folder's files: other weights at the same path are another model."""
-    folder = Path(model)
-    if not folder.is_dir():
-        return []
-    return sorted([f.name, f.stat().st_size] for f in folder.iterdir() if f.is_file())
 
 
 def _shown(manifest: Manifest) -> str:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from depo.config.base import ConfigError
-from depo.data.reference_cache import ReferenceCache, open_cache, sequence_key, weights_hash
+from depo.data.reference_cache import ReferenceCache, open_cache, sequence_key
+from depo.identity import weights_hash
 
 
 def test_what_was_written_is_read_whatever_the_shard(tmp_path):

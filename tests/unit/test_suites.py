@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -171,4 +173,32 @@ def test_paths_of_a_suite_mean_the_same_in_workers(tmp_path, monkeypatch):
     where = str(tmp_path / "data")
     assert placed(env).options == {**said, "path": where, "cache_dir": where}
     # What an environment keeps for itself does not make its tasks others.
-    assert files_of(env) == {"path": [["a.json", 2]]}
+    assert files_of(env) == {"path": {"a.json": hashlib.sha256(b"{}").hexdigest()}}
+
+
+class Counted(Solver):
+    """Counts how often a policy was made."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        type(self).made += 1
+
+
+def test_a_worker_serves_other_weights_at_the_same_path_anew(tmp_path):
+    """A folder that is written again, in the same size, is another model; one that is touched is not."""
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"one")
+    asked = EvaluationConfig(decoding=("greedy",), tasks=3, max_steps=1)
+    (job,) = evaluation_jobs("m", str(tmp_path), evaluation_tasks(BABYAI, asked), asked, tmp_path / "out")
+    policy = CustomConfig(cls=f"{__name__}:Counted")
+    jobs = [replace(job, policy=policy, out_dir=str(tmp_path / f"out{n}")) for n in range(3)]
+    worker = RolloutWorker(WorkerSettings(BABYAI, StudentConfig(), GenerationRuntime(), None), jobs)
+    made = []
+    for each, content in zip(jobs, (b"one", b"one", b"two"), strict=True):
+        weights.write_bytes(content)
+        worker.run(each, each.tasks)
+        made.append(sys.modules[__name__].Counted.made)
+    worker.close()
+    assert made == [1, 1, 2]

@@ -71,6 +71,8 @@ class StudentConfig(Strict):
 
     model: str = "tiny"
     """"tiny", or a Hugging Face model id or path."""
+    revision: Annotated[str, Field(min_length=1)] | None = None
+    """Branch, tag or commit of a Hugging Face id, None for its main branch; its commit is recorded."""
     tiny: TinyConfig = TinyConfig()
     max_length: Count = 2048
     """Longest trajectory in tokens."""
@@ -92,6 +94,12 @@ class StudentConfig(Strict):
     @classmethod
     def _wherever_it_is_read(cls, path: str | None) -> str | None:
         return None if path is None else str(Path(path).expanduser().absolute())
+
+    @model_validator(mode="after")
+    def _of_a_hub(self) -> StudentConfig:
+        if self.revision is not None and (self.model == "tiny" or Path(self.model).expanduser().is_dir()):
+            raise ValueError("revision: only a hub id has one; 'tiny' and folders are known by their content")
+        return self
 
 
 class EngineConfig(Strict):

@@ -14,14 +14,13 @@ import pyarrow.parquet as pq
 
 from depo.config.base import ConfigError
 from depo.data.store import shard_files, write_atomic
+from depo.identity import weights_hash
 from depo.records import content_hash
 
 CACHE = ".reference-cache"
 """The cache's folder below the runs directory."""
 _VERSION = 1
 _SCHEMA = pa.schema([("key", pa.string()), ("logps", pa.list_(pa.float32()))])
-_WEIGHTS = ("*.safetensors", "*.bin", "*.json")
-_NOT_WEIGHTS = ("tokenizer", "special_tokens", "generation_config", "training_args", "vocab", "added_tokens")
 
 FloatArray = np.ndarray[tuple[int, ...], np.dtype[np.floating]]
 
@@ -70,18 +69,3 @@ def open_cache(runs_dir: Path, model_dir: str, tokenizer: str, dtype: str) -> Re
     """
     name = content_hash([_VERSION, weights_hash(model_dir), tokenizer, dtype], length=24)
     return ReferenceCache(runs_dir / CACHE / name)
-
-
-def weights_hash(model_dir: str) -> str:
-    """Hash of a saved model's configuration and weights; of a Hugging Face id and its revision."""
-    folder = Path(model_dir)
-    if not folder.is_dir():
-        from huggingface_hub import hf_hub_download
-
-        return content_hash([model_dir, Path(hf_hub_download(model_dir, "config.json")).parent.name])
-    digests = {}
-    for file in sorted(file for pattern in _WEIGHTS for file in folder.glob(pattern)):
-        if not file.name.startswith(_NOT_WEIGHTS):
-            with file.open("rb") as content:
-                digests[file.name] = hashlib.file_digest(content, "sha256").hexdigest()
-    return content_hash(digests, length=32)

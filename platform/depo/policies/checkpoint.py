@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from depo.config.base import ConfigError
+from depo.identity import located
 from depo.policies.chat import ChatRenderer
 
 ADAPTER = "adapter"
@@ -30,8 +31,9 @@ def load_tokenizer(model_dir: str, chat_template: str | None = None) -> Any:
     one is given. Raises `ConfigError` where either cannot be read."""
     from transformers import AutoTokenizer
 
+    folder = located(model_dir)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model_dir)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError):
         raise ConfigError(f"{model_dir}: no tokenizer found; check the path or model id") from None
     if chat_template is not None:
@@ -56,7 +58,7 @@ def load_renderer(model_dir: str, chat_template: str | None = None) -> ChatRende
     Raises `ConfigError` where there is no tokenizer, or one whose chat template cannot serve.
     """
     try:
-        return ChatRenderer(load_tokenizer(model_dir, chat_template), _ends(model_dir))
+        return ChatRenderer(load_tokenizer(model_dir, chat_template), _ends(located(model_dir)))
     except ConfigError:
         raise
     except ValueError as error:

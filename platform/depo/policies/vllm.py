@@ -13,6 +13,7 @@ from typing import Any
 
 from depo.config.base import ConfigError
 from depo.config.runtime import VllmConfig
+from depo.identity import model_hash
 from depo.policies.base import Answer, EngineDead, Request, Sampling, Usage
 from depo.policies.chat import ChatRenderer, no_room
 from depo.policies.checkpoint import (
@@ -82,6 +83,7 @@ class VllmPolicy:
         self.tokenizer_fingerprint = self.renderer.fingerprint
         self.max_model_len = context_limit(base, vllm.max_model_len or max_model_len)
         self._model_dir, self._kind = base, kind_of(base, self.renderer, chat_template)
+        self._weights = model_hash(base)
         self._llm = start_engine(base, vllm, self.max_model_len, dtype, seed, num_gpus)
         self._engine = self._llm.llm_engine
         self._refusals = refusals()
@@ -153,6 +155,8 @@ class VllmPolicy:
         in flight keeps its adapter; weights are exchanged only while nothing is in flight. Raises
         `ConfigError` where `model_dir` cannot be served; what was served before then stays.
         """
+        if self._adapters is not None and model_hash(self._model_dir) != self._weights:
+            self._exchange_weights(self._model_dir)  # other weights lie at the path of those served
         adapter = adapter_on(self._model_dir, model_dir) if self._adapters is not None else None
         if adapter is not None:
             assert self._adapters is not None
@@ -175,7 +179,7 @@ class VllmPolicy:
             self._llm.collective_rpc("reload_weights", kwargs={"weights_path": model_dir})
             if not self._llm.reset_prefix_cache():
                 raise RuntimeError("it kept prefixes of the old weights in its cache")
-        self._model_dir = model_dir
+        self._model_dir, self._weights = model_dir, model_hash(model_dir)
 
     @contextmanager
     def _timed(self) -> Iterator[None]:

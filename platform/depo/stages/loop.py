@@ -19,6 +19,7 @@ from depo.config.base import ConfigError
 from depo.config.endpoint import OpenAIConfig
 from depo.envs.base import TextEnv
 from depo.envs.registry import make_env
+from depo.identity import located, model_hash
 from depo.policies.base import BudgetSpent, EngineDead, Policy
 from depo.policies.engine import make_policy
 from depo.policies.openai_client import EndpointError
@@ -171,7 +172,7 @@ class EngineLoop:
 
     def _serve(self, job: RolloutJob) -> Policy:
         """The policy of a job: the one served now, the same engine with other weights, or a new one."""
-        wanted = (job.policy, job.model_dir, job.name)
+        wanted = (job.policy, job.model_dir and model_hash(job.model_dir), job.name)
         if self._policy is not None and wanted == self._serves:
             return self._policy
         pauses = [*_RESTART_PAUSES_S] if self._deaths_in_a_row else []
@@ -198,7 +199,7 @@ class EngineLoop:
         return make_policy(
             policy,
             name=job.name,
-            model_dir=job.model_dir,
+            model_dir=located(job.model_dir),
             student=self._settings.student,
             runtime=self._settings.runtime,
             previous=self._policy,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from depo.config.base import ConfigError
 from depo.config.schema import EnvConfig, EvaluationConfig, SuiteConfig
 from depo.envs.base import Counted, TextEnv
 from depo.envs.registry import make_env
+from depo.identity import files_hash
 from depo.records import Task
 
 
@@ -72,15 +72,10 @@ def draws(config: EvaluationConfig) -> list[tuple[str, int, str]]:
     ]
 
 
-def files_of(env: EnvConfig) -> dict[str, list[list[Any]]]:
-    """Names and sizes of the files that an environment's options name, by option: with other files at
-    the same path its tasks are others. What an option `..._dir` names is for the environment to fill."""
-    return {option: _sizes(path) for option, path in _paths(env).items() if not option.endswith("dir")}
-
-
-def _sizes(path: Path) -> list[list[Any]]:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sorted([str(file.relative_to(path)), file.stat().st_size] for file in files)
+def files_of(env: EnvConfig) -> dict[str, dict[str, str]]:
+    """Hashes of the files that an environment's options name, by option: with other files at the same
+    path its tasks are others. What an option `..._dir` names is for the environment to fill."""
+    return {option: files_hash(path) for option, path in _paths(env).items() if not option.endswith("dir")}
 
 
 def placed(env: EnvConfig) -> EnvConfig:

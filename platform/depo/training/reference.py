@@ -11,6 +11,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
+from depo.identity import located
 from depo.records import ReferenceLogProbs
 from depo.training.collator import pad
 from depo.training.dataset import FloatArray, IntArray, SampleTable
@@ -30,7 +31,7 @@ class ReferenceScorer:
         disable_progress_bar()
         if isinstance(model, str):
             device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-            loaded: Any = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
+            loaded: Any = AutoModelForCausalLM.from_pretrained(located(model), dtype=getattr(torch, dtype))
             model = loaded.to(device)
         self._model = model.eval()
         self._device = next(model.parameters()).device

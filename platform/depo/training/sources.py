@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
 
+from depo.identity import files_hash, located, model_hash
 from depo.policies.checkpoint import load_tokenizer
 from depo.training.dataset import SampleTable
 from depo.training.loading import for_method, load_rows, load_table, trained
@@ -28,7 +28,7 @@ class Sources:
 
     def model(self, model_dir: str, dtype: str, frozen: bool) -> Any:
         """A saved model; one that is `frozen` is to have its weights unchanged, adapters aside."""
-        return AutoModelForCausalLM.from_pretrained(model_dir, dtype=getattr(torch, dtype))
+        return AutoModelForCausalLM.from_pretrained(located(model_dir), dtype=getattr(torch, dtype))
 
 
 class KeptSources(Sources):
@@ -50,13 +50,13 @@ class KeptSources(Sources):
         return for_method(self._table[1], spec)
 
     def tokenizer(self, model_dir: str, chat_template: str | None = None) -> Any:
-        key = (_stamp(model_dir), chat_template)
+        key = (model_dir, model_hash(model_dir), files_hash(chat_template or ""))
         if self._tokenizer is None or self._tokenizer[0] != key:
             self._tokenizer = (key, super().tokenizer(model_dir, chat_template))
         return self._tokenizer[1]
 
     def model(self, model_dir: str, dtype: str, frozen: bool) -> Any:
-        key = (_stamp(model_dir), dtype)
+        key = (model_dir, model_hash(model_dir), dtype)
         if self._model is None or self._model[0] != key:
             if not frozen:
                 return super().model(model_dir, dtype, frozen)
@@ -73,16 +73,7 @@ def _table_key(spec: TrainSpec) -> object:
     method = spec.method
     drawn = method.seed if method.balance or method.data_fraction < 1 else None
     return (
-        *(_stamp(path) for path in (spec.model_dir, spec.samples, spec.reference or "")),
+        model_hash(spec.model_dir), spec.samples, files_hash(spec.samples), files_hash(spec.reference or ""),
         spec.max_length, spec.too_long, method.objective, method.view, trained(method), method.balance,
         method.data_fraction, drawn,
     )  # fmt: skip
-
-
-def _stamp(name: str) -> object:
-    """A file or folder as it is now: what is written anew at the same path is another one."""
-    path = Path(name)
-    if not name or not path.exists():
-        return name
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
