@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from depo.identity import model_hash
 from depo.stages.jobs import RolloutJob, WorkerSettings
 from depo.stages.worker import RolloutWorker
 from depo.training.sources import KeptSources
@@ -22,9 +23,10 @@ class Resident:
 
         Raises `Halt` where they cannot be done.
         """
-        if self._worker is None or self._made_of != (settings, base):
+        wanted = settings, base, model_hash(base)
+        if self._worker is None or self._made_of != wanted:
             self.close()
-            self._worker, self._made_of = RolloutWorker(settings, []), (settings, base)
+            self._worker, self._made_of = RolloutWorker(settings, []), wanted
         try:
             for job in jobs:
                 self._worker.run(job, job.tasks)
