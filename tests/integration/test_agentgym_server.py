@@ -122,13 +122,31 @@ def test_what_a_lost_game_and_a_refused_action_look_like(server):
     assert (lost.terminated, lost.reward, lost.info["success"]) == (True, 0.0, False)
 
 
+@pytest.mark.parametrize("server", ["generic"], indirect=True)
 def test_an_action_that_cannot_be_one_is_not_sent(server):
     env = server.env()
     env.reset(TASK)
     before = server.calls()
-    for action in ("", " \t", "x" * 3000, "up\x00", "up\ndown", "\ud800"):
+    for action in ("", " \t", "x" * 3000, "up\x00", "up\x1bdown", "\ud800"):
         assert env.step(action).info == {"valid": False}
     assert server.calls() == before
+
+
+def test_an_action_is_cleaned_and_an_empty_one_is_answered_with_the_list(server):
+    env = server.env()
+    env.reset(TASK)
+    assert play(env, ["*up*.", "up\nand on"]) == [(0.0, False)] * 2
+    nothing = env.step("?!")
+    assert nothing.info == {"valid": False}
+    assert nothing.observation == 'Nothing happens.\nAvailable actions: ["up", "down", "take oil"]'
+
+
+@pytest.mark.parametrize("server", ["webshop"], indirect=True)
+def test_a_click_on_what_is_not_on_the_page_is_invalid(server):
+    env = server.env()
+    env.reset(TASK)
+    clicks = ("click[down]", "up", "scroll[up]", "click[up]")
+    assert [env.step(action).info["valid"] for action in clicks] == [False, False, False, True]
 
 
 @pytest.mark.parametrize("kind", ["slow", "500", "drop", "html"])
@@ -309,10 +327,10 @@ def test_search_by_replay_finds_what_search_by_snapshots_finds(server):
     [
         ({"url": "localhost:8000"}, "url: give http://host:port, not 'localhost:8000'"),
         ({"url": "http://[::1"}, "url: 'http://[::1' is no address"),
-        ({"splits": {}}, "splits: give task numbers such as"),
+        ({"splits": {}}, "splits: give tasks such as"),
         ({"splits": {"dev": [0, 1]}}, "splits.dev: unknown split; use train, validation, test"),
         ({"splits": {"test": [5, 5]}}, "splits.test: give [first, end) with 0 <= first < end, not [5, 5]"),
-        ({"splits": {"test": "all"}}, "splits.test: give [first, end)"),
+        ({"splits": {"test": "all"}}, "splits.test: all: cannot be read"),
         ({"splits": {"train": [0, 9], "test": [8, 20]}}, "splits.test: overlaps train"),
         ({"server": "babyay"}, "server: unknown kind 'babyay'; did you mean 'babyai'?"),
         ({"protocol": {"id_feild": "x"}}, "protocol.id_feild: unknown field; did you mean 'id_field'?"),

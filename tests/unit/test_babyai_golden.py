@@ -128,7 +128,7 @@ def test_a_case_without_a_field_is_refused(tmp_path):
 
 
 def test_other_rules_and_a_catalogue_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="of 'agentgym', not of 'webshop'"):
+    with pytest.raises(ConfigError, match="of 'agentgym' or 'agentgym-minigrid3', not of 'webshop'"):
         check_cases(tmp_path / "cases.jsonl", "webshop", None)
     with pytest.raises(ConfigError, match="leave it out"):
         check_cases(tmp_path / "cases.jsonl", "agentgym", tmp_path)

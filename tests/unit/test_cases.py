@@ -78,7 +78,9 @@ def test_the_command_tells_agreement_or_the_first_difference(tmp_path, capsys, r
     assert capsys.readouterr().out == said + "\n"
     assert main([*command, "--json"]) == code
     answer = json.loads(capsys.readouterr().out)
-    assert answer == {"checked": 2, "difference": ""} if code == 0 else answer["difference"] == said
+    assert (
+        answer == {"checked": 2, "difference": "", "note": ""} if code == 0 else answer["difference"] == said
+    )
 
 
 def test_a_malformed_case_file_is_a_clear_error(tmp_path, capsys, replayed):

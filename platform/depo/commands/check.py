@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from typing import Any
 
@@ -48,9 +49,10 @@ def _cases(options: argparse.Namespace) -> int:
         options.misused("--options does not go with --cases; the cases tell what is played")
     report = replay_cases(options.env, options.cases, options.compat, options.catalogue)
     if options.json:
-        print(json.dumps({"checked": report.checked, "difference": report.difference}))
+        print(json.dumps(dataclasses.asdict(report)))
     else:
-        print(report.difference or f"{report.checked} cases agree")
+        note = f"; {report.note}" if report.note else ""
+        print(report.difference or f"{report.checked} cases agree{note}")
     return 1 if report.difference else 0
 
 

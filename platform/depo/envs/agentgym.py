@@ -8,11 +8,20 @@ from typing import Any, ClassVar, NoReturn
 
 from depo.config.base import ConfigError
 from depo.envs.agentgym_client import Lost, Server, ServerError
-from depo.envs.agentgym_dialects import Reading, Unreadable, dialect, read_id, read_reset, read_step
-from depo.envs.base import SnapshotUnsupported, StepResult
+from depo.envs.agentgym_dialects import (
+    Reading,
+    Unreadable,
+    cleaned,
+    dialect,
+    read_id,
+    read_reset,
+    read_step,
+    shop_action,
+)
+from depo.envs.base import SnapshotUnsupported, StepResult, finite_number, received_text
+from depo.envs.task_lists import TaskNumbers, task_numbers
 from depo.records import Task
 
-SPLITS = ("train", "validation", "test")
 LONGEST_ACTION = 2_000
 SYSTEM = (
     "You act in a text environment. Each turn you see an observation; the first one states the goal. "
@@ -24,15 +33,16 @@ SYSTEM = (
 class AgentGymEnv:
     """Episodes on the AgentGym server at `url`; a task's seed is the server's task number.
 
-    `splits` gives each split's task numbers as [first, end), end excluded; they may not overlap. `server`
-    names the server's dialect, `protocol` replaces some of its fields (`Dialect`), `name` is the tasks'
-    level (default: the dialect), `system` the system prompt.
+    `splits` gives each split's task numbers as [first, end), as a list or as a file of ids (`TaskNumbers`);
+    they may not overlap. `server` names the server's dialect, `protocol` replaces some of its fields
+    (`Dialect`), `name` is the tasks' level (default: the dialect), `system` the system prompt.
 
     `/create`, `/reset` and questions are repeated where they fail, `/step` never: after a lost step, or where
     the server has forgotten the environment, the episode is built anew on a fresh one by its own actions,
-    which must lead to the same observations. An action that is empty, unprintable or over 2,000 characters
-    is invalid and not sent. Raises `ConfigError` for bad options, `ServerError` where the server cannot be
-    brought to answer; an `error` inside an answer of status 200 counts as that.
+    which must lead to the same observations. Of an action is sent what AgentGym's own client sends; where
+    that is over 2,000 characters or holds control characters, it is invalid and not sent. Raises
+    `ConfigError` for bad options, `ServerError` where the server cannot be brought to a usable answer; an
+    `error` inside an answer of status 200 is none, nor is a reward that is no finite number.
 
     No snapshots: the server cannot make any, so search replays actions.
     """
@@ -42,7 +52,7 @@ class AgentGymEnv:
     def __init__(
         self,
         url: str,
-        splits: Mapping[str, Sequence[int]],
+        splits: Mapping[str, str | Sequence[int | str]] | TaskNumbers,
         server: str = "generic",
         name: str = "",
         protocol: Mapping[str, Any] | None = None,
@@ -52,12 +62,12 @@ class AgentGymEnv:
     ) -> None:
         if not isinstance(url, str) or not url.startswith(("http://", "https://")):
             raise ConfigError(f"url: give http://host:port, not {url!r}")
-        if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or timeout_s <= 0:
+        if not finite_number(timeout_s) or timeout_s <= 0:
             raise ConfigError(f"timeout_s: give seconds above 0, not {timeout_s!r}")
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
             raise ConfigError(f"retries: give a whole number from 0, not {retries!r}")
-        self._ranges = _ranges(splits)
-        self._options = (url, splits, server, name, protocol, system, timeout_s, retries)
+        self._numbers = task_numbers(splits, server)
+        self._options = (url, self._numbers, server, name, protocol, system, timeout_s, retries)
         self._names = dialect(server, protocol or {})
         self.system, self._level, self._retries = system, name or server, retries
         self._server = Server(url, timeout_s, retries)
@@ -93,10 +103,10 @@ class AgentGymEnv:
         self._running()
         if self._success is not None:
             return self._result("The episode is over.", 0.0, valid=False)
-        sent = action.strip()
-        if not sent or len(sent) > LONGEST_ACTION or not sent.isprintable():
+        sent = cleaned(self._names, action)
+        if not self._sendable(sent):
             return self._result("That is no action: give one line of printable text.", 0.0, valid=False)
-        offered = self._last().actions
+        known = self._knows(sent)
         found = self._try(sent)
         self._turns.append((sent, found))
         earned = found.reward - (self._return if self._names.cumulative else 0.0)
@@ -105,8 +115,23 @@ class AgentGymEnv:
             self._success = self._return > 0 and self._return >= self._names.success_at
         said = found.observation.lower()
         refused = any(phrase.lower() in said for phrase in self._names.invalid)
-        known = not offered or sent.lower() in {each.lower() for each in offered}
         return self._result(found.observation, earned, known and not refused)
+
+    def _sendable(self, action: str) -> bool:
+        if not action:
+            return self._names.send_empty
+        printable = all(each.isprintable() or each in "\n\t" for each in action)
+        return printable and len(action) <= LONGEST_ACTION
+
+    def _knows(self, action: str) -> bool:
+        """Whether the server offers `action`, as far as it tells; nothing is no action."""
+        if not action or any(part in action.lower() for part in self._names.understood):
+            return bool(action)
+        if self._names.actions == "pages":
+            asked = shop_action(action)
+            return asked is not None and (asked[0] == "search" or asked[1] in self._clickable())
+        offered = self._last().actions
+        return not offered or action.lower() in {each.lower() for each in offered}
 
     def available_actions(self) -> list[str]:
         """What the server offers; empty where it does not tell, or any text will do."""
@@ -115,10 +140,14 @@ class AgentGymEnv:
             return []
         if self._names.actions != "pages":
             return list(self._last().actions)
+        return [f"click[{item}]" for item in self._clickable()]
+
+    def _clickable(self) -> list[str]:
+        """What a click does something on, on a shop's present page."""
         self._ensure()
         page = self._server.get("/available_actions", self._me())
-        clickable = page.get("clickables", []) if isinstance(page, dict) else []
-        return [f"click[{item}]" for item in clickable if item != "search"]
+        items = page.get("clickables", []) if isinstance(page, dict) else []
+        return [received_text(item) for item in items if isinstance(item, str) and item != "search"]
 
     def snapshot(self) -> NoReturn:
         raise SnapshotUnsupported("AgentGym servers cannot save a state; actions are replayed")
@@ -128,16 +157,11 @@ class AgentGymEnv:
 
     def tasks(self, split: str, count: int) -> list[Task]:
         """The first `count` task numbers of a split. Raises `ConfigError` where `splits` has fewer."""
-        if split not in SPLITS:
-            raise ConfigError(f"unknown split {split!r}; use one of {', '.join(SPLITS)}")
-        numbers = self._ranges.get(split, range(0))
-        if len(numbers) < count:
-            raise ConfigError(f"splits.{split}: {len(numbers)} tasks, {count} were asked for; widen it")
-        return [Task(self.id, self._level, number, split) for number in numbers[:count]]
+        return [Task(self.id, self._level, number, split) for number in self._numbers.first(split, count)]
 
     def task_count(self, split: str) -> int:
         """Task numbers that `splits` gives a split."""
-        return len(self._ranges.get(split, range(0)))
+        return len(self._numbers.of(split))
 
     def close(self) -> None:
         """Give the remote environment back; also happens when this one is thrown away."""
@@ -221,21 +245,3 @@ class AgentGymEnv:
         if self._success is not None:
             info["success"] = self._success
         return StepResult(text, reward, terminated=self._success is not None, truncated=False, info=info)
-
-
-def _ranges(splits: Mapping[str, Sequence[int]]) -> dict[str, range]:
-    """Each split's task numbers, checked. Raises `ConfigError`."""
-    if not isinstance(splits, Mapping) or not splits:
-        raise ConfigError("splits: give task numbers such as {train: [0, 800], test: [800, 1000]}")
-    ranges: dict[str, range] = {}
-    for split, ends in splits.items():
-        if split not in SPLITS:
-            raise ConfigError(f"splits.{split}: unknown split; use {', '.join(SPLITS)}")
-        whole = isinstance(ends, list | tuple) and all(type(end) is int for end in ends)
-        if not whole or len(ends) != 2 or not 0 <= ends[0] < ends[1]:
-            raise ConfigError(f"splits.{split}: give [first, end) with 0 <= first < end, not {ends!r}")
-        for other, taken in ranges.items():
-            if ends[0] < taken.stop and taken.start < ends[1]:
-                raise ConfigError(f"splits.{split}: overlaps {other}; a task belongs to one split")
-        ranges[split] = range(ends[0], ends[1])
-    return ranges

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from numbers import Real
+from typing import Any, ClassVar, NoReturn, Protocol, TypeGuard, runtime_checkable
 
 from depo.records import Task
 
 
 class SnapshotUnsupported(RuntimeError):
     """The environment cannot save its state; search replays actions instead."""
+
+
+class BrokenContract(RuntimeError):
+    """An environment handed out what cannot be used; the message says what, and what belongs there."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,57 @@ class StepResult:
     terminated: bool
     truncated: bool
     info: dict[str, Any] = field(default_factory=dict)
+
+
+def received(result: Any) -> StepResult:
+    """What an environment's `step` gave, fit to be kept: a finite reward, flags, text that can be written.
+
+    Raises `BrokenContract` for anything else; no number is ever made of what is none.
+    """
+    if not isinstance(result, StepResult):
+        _refuse("a result", result, "a StepResult")
+    text = received_text(result.observation)
+    reward = result.reward
+    if not finite_number(reward):
+        _refuse("a reward", reward, "a finite number")
+    if not isinstance(result.info, Mapping):
+        _refuse("an info", result.info, "a dictionary")
+    flags: dict[str, Any] = {name: result.info[name] for name in ("valid", "success") if name in result.info}
+    flags |= {"terminated": result.terminated, "truncated": result.truncated}
+    for name, value in flags.items():
+        # An equal number, such as NumPy's own true, will do; NaN and words are no answer.
+        if value not in (True, False):
+            _refuse(f"{name!r}", value, "true or false")
+    ends = bool(result.terminated), bool(result.truncated)
+    return StepResult(text, float(reward), *ends, dict(result.info))
+
+
+def received_text(observation: Any) -> str:
+    """An observation as text that every file and tokenizer takes: a lone surrogate becomes U+FFFD.
+
+    Raises `BrokenContract` for what is no text.
+    """
+    if not isinstance(observation, str):
+        _refuse("an observation", observation, "text")
+    if observation.isascii():
+        return observation
+    # Two halves that belong together become the character that they stand for.
+    return observation.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def finite_number(value: Any) -> TypeGuard[float]:
+    """Whether `value` is a number that can be reckoned with: no NaN, no infinity, no truth value, no text."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that is larger than any float
+        return False
+
+
+def _refuse(what: str, value: Any, wanted: str) -> NoReturn:
+    shown = ascii(value)[:80]
+    raise BrokenContract(f"the environment gave {shown} as {what}; it must be {wanted}")
 
 
 @runtime_checkable

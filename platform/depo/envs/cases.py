@@ -27,6 +27,8 @@ class CaseReport:
 
     checked: int
     difference: str = ""
+    note: str = ""
+    """What else there is to say of how they were replayed."""
 
 
 def replay_cases(env: str, cases: Path, compat: str, catalogue: Path | None = None) -> CaseReport:

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from depo.envs.base import BrokenContract, finite_number, received, received_text
 from depo.policies.base import Exchange, Reply, Request, Sampling
 from depo.records import Step, StopReason, Task, Trajectory, content_hash
 from depo.search.seat import Seat
@@ -94,7 +95,7 @@ class Setting:
     @property
     def system(self) -> str:
         """The system prompt."""
-        return "\n\n".join(part for part in (self.seat.env.system, self.control.note) if part)
+        return received_text("\n\n".join(part for part in (self.seat.env.system, self.control.note) if part))
 
 
 def act(setting: Setting, turns: list[Turn], reply: Reply, state: Any = None) -> Outcome:
@@ -108,7 +109,9 @@ def act(setting: Setting, turns: list[Turn], reply: Reply, state: Any = None) ->
     seat = setting.seat
     try:
         seat.go([turn.reply for turn in turns], state)
-        result = seat.env.step(reply.action)
+        result = received(seat.env.step(reply.action))
+        if not finite_number(result.reward + sum(turn.outcome.reward for turn in turns)):
+            raise BrokenContract("the sum of the environment's rewards is no finite number")
     except Exception as error:
         seat.lost()
         return failure(error)
@@ -118,7 +121,7 @@ def act(setting: Setting, turns: list[Turn], reply: Reply, state: Any = None) ->
         stop = stop or "max_steps"
     return Outcome(
         observation=result.observation,
-        reward=float(result.reward),
+        reward=result.reward,
         valid=bool(result.info.get("valid", True)),
         stop=stop,
         success=bool(result.info.get("success", False)),
@@ -127,7 +130,7 @@ def act(setting: Setting, turns: list[Turn], reply: Reply, state: Any = None) ->
 
 def failure(error: Exception) -> Outcome:
     """The outcome of a turn in which the environment raised `error`."""
-    return Outcome("", stop="error", error=f"{type(error).__name__}: {error}")
+    return Outcome("", stop="error", error=received_text(f"{type(error).__name__}: {error}"))
 
 
 def request(

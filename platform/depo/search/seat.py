@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from depo.envs.base import SnapshotUnsupported, TextEnv
+from depo.envs.base import SnapshotUnsupported, TextEnv, received_text
 from depo.policies.base import Reply
 from depo.records import Task
 
@@ -27,7 +27,7 @@ class Seat:
     def open(self) -> str:
         """Start the task; the first observation. Raises what the environment raises."""
         self._at = None
-        first = self.env.reset(self._task)
+        first = received_text(self.env.reset(self._task))
         self._at = ()
         return first
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, get_args
 
 from depo.config.base import ConfigError
-from depo.envs.babyai.agentgym.rules import AgentGym
+from depo.envs.babyai.agentgym.rules import AgentGym, task_of
 from depo.envs.babyai.episode import Episode
-from depo.envs.babyai.levels import Worlds, level_name
+from depo.envs.babyai.levels import AGENTGYM_LEVELS, Worlds, level_name
 from depo.envs.babyai.repaired import Repaired
 from depo.envs.babyai.rules import Rules
 from depo.envs.babyai.scenario import Scenario, Snapshot
@@ -17,8 +17,11 @@ from depo.envs.babyai.state import Start
 from depo.envs.babyai.tasks import TaskList
 from depo.envs.babyai.view import Sight, sight
 from depo.envs.base import StepResult
+from depo.envs.task_lists import TaskNumbers, task_numbers
 from depo.records import Task
 
+Compat = Literal["agentgym", "agentgym-minigrid3"]
+COMPAT: tuple[Compat, ...] = get_args(Compat)
 _KEPT_STARTS = 256
 """Start states kept for the next reset; one takes some 10 KB."""
 
@@ -34,38 +37,47 @@ class BabyAIEnv:
       `1 - 0.9 * steps / max_steps`, in low-level steps. `info` of a step holds `valid`,
       `low_level_steps` (of this action) and, at the end, `success`;
     - `compat="agentgym"`: all that AgentGym's BabyAI does, what is odd about it included; see
-      `depo.envs.babyai.agentgym.rules`.
+      `depo.envs.babyai.agentgym.rules`. Start states are those of the minigrid that AgentGym pins (before
+      2.5); `compat="agentgym-minigrid3"` has the installed minigrid's under the same rules.
 
     An invalid action takes no low-level step: turns are for the caller to count.
 
-    `levels` are names ("GoToRedBall", "BabyAI-GoToObjS6-v1") or AgentGym's numbers (1-40);
-    `show_actions` adds what can be done to each observation; `instructions` picks the system
-    prompt: "full", or one line for a student that is trained on the task. Raises `ConfigError` on
-    an unknown level or a bad value.
+    `levels` are names ("GoToRedBall", "BabyAI-GoToObjS6-v1") or AgentGym's numbers (1-40), by default
+    GoToRedBall. `splits` replaces the published task lists by AgentGym's task numbers (`TaskNumbers`: ranges,
+    lists, files), of which `levels` picks those of its levels, by default all. `show_actions` adds what can
+    be done to each observation; `instructions` picks the system prompt: "full", or one line for a student
+    that is trained on the task. Raises `ConfigError` on an unknown level or a bad value.
     """
 
     id: ClassVar[str] = "babyai"
 
     def __init__(
         self,
-        levels: Sequence[str | int] = ("GoToRedBall",),
+        levels: Sequence[str | int] | None = None,
         show_actions: bool = True,
         instructions: Literal["full", "brief"] = "full",
-        compat: Literal["agentgym"] | None = None,
+        compat: Compat | None = None,
+        splits: Mapping[str, Any] | TaskNumbers | None = None,
     ) -> None:
+        if levels is None:
+            levels = ("GoToRedBall",) if splits is None else tuple(range(1, len(AGENTGYM_LEVELS) + 1))
         if isinstance(levels, str) or not isinstance(levels, Sequence) or not levels:
             raise ConfigError("levels: give a list of one level or more, such as [GoToRedBall]")
         if not isinstance(show_actions, bool):
             raise ConfigError(f"show_actions: give true or false, not {show_actions!r}")
         if instructions not in ("full", "brief"):
             raise ConfigError(f"instructions: give 'full' or 'brief', not {instructions!r}")
-        if compat not in (None, "agentgym"):
-            raise ConfigError(f"compat: give 'agentgym', or leave it out, instead of {compat!r}")
-        self.levels = tuple(dict.fromkeys(level_name(level) for level in levels))
+        if compat not in (None, *COMPAT):
+            raise ConfigError(
+                f"compat: give {' or '.join(map(repr, COMPAT))}, or leave it out, not {compat!r}"
+            )
+        self.compat, self._pinned = compat, compat == "agentgym"
+        self.levels = tuple(dict.fromkeys(level_name(level, self._pinned) for level in levels))
         self.rules: Rules = (AgentGym if compat else Repaired)(show_actions, instructions == "brief")
         self.system = self.rules.system
-        self._options = (self.levels, show_actions, instructions, compat)
-        self._worlds = Worlds()
+        self._listed = None if splits is None else task_numbers(splits, self.id, self._plays)
+        self._options = (self.levels, show_actions, instructions, compat, self._listed)
+        self._worlds = Worlds(self._pinned)
         self._scenarios: OrderedDict[tuple[str, int], Scenario] = OrderedDict()
         self._lists: dict[str, TaskList] = {}
         self._episode: Episode | None = None
@@ -150,9 +162,15 @@ class BabyAIEnv:
 
         Leaves the episode in hand as it is.
         """
+        if self._listed is not None:
+            return [self._numbered(number, split) for number in self._listed.first(split, count)]
         if split not in self._lists:
-            self._lists[split] = TaskList(self.id, self.levels, split)
+            self._lists[split] = TaskList(self.id, self.levels, split, self._pinned)
         return self._lists[split].first(count)
+
+    def task_count(self, split: str) -> int | None:
+        """Tasks that `splits` gives a split; None for the published lists, which have no end."""
+        return None if self._listed is None else len(self._listed.of(split))
 
     def attempt(self, action: str) -> int:
         """`step` without the text, for scripted policies that look ahead.
@@ -170,6 +188,12 @@ class BabyAIEnv:
         self.rules.run(episode, (move,))
         if self._shown and self._live is not None:
             self._live.show(episode)
+
+    def _numbered(self, number: int, split: str = "test") -> Task:
+        return task_of(number, split, self._pinned)
+
+    def _plays(self, number: int) -> bool:
+        return self._numbered(number).level in self.levels
 
     def _running(self) -> Episode:
         if self._pending is not None:

@@ -16,12 +16,15 @@ from typing import Any
 
 import minigrid
 
-from depo.envs.babyai.levels import AGENTGYM_LEVELS, level_name, make_world
+from depo.envs.babyai.levels import AGENTGYM_LEVELS, PINNED_LEVELS, make_world
 from depo.envs.babyai.solvable import unsolvable
 from depo.envs.babyai.tasks import FIRST_SEED, MOST_MISSES, SPLITS, Listed, digest, fingerprint, split_of
 
 TASKS = {"train": 1000, "validation": 200, "test": 200}
 """Tasks of a level, by split; fewer where the level has no more."""
+
+LEVELS = tuple(dict.fromkeys((*AGENTGYM_LEVELS, *PINNED_LEVELS)))
+"""AgentGym's levels as minigrid has them today, then the one that its pinned minigrid has otherwise."""
 
 
 @dataclass
@@ -30,19 +33,25 @@ class Draft:
 
     seeds: list[int] = field(default_factory=list)
     fingerprints: list[bytes] = field(default_factory=list)
+    drawn_otherwise: list[int] = field(default_factory=list)
     unsolvable: dict[int, str] = field(default_factory=dict)
     """Seed to reason, for the seeds up to the last one kept."""
     complete: bool = False
 
     def listed(self) -> Listed:
         return Listed(
-            tuple(self.seeds), self.complete, digest(self.fingerprints[:1]), digest(self.fingerprints)
+            tuple(self.seeds),
+            tuple(self.drawn_otherwise),
+            self.complete,
+            digest(self.fingerprints[:1]),
+            digest(self.fingerprints),
         )
 
 
 def draft(level: str, split: str, count: int, taken: set[bytes]) -> Draft:
     """The first `count` tasks of a level that are not in `taken`, which they are added to."""
-    world, found = make_world(level), Draft()
+    pinned = make_world(level, pinned=True)
+    world, found = make_world(level) if level in AGENTGYM_LEVELS else pinned, Draft()
     seed = last = FIRST_SEED[split]
     while len(found.seeds) < count and not found.complete:
         world.reset(seed=seed)
@@ -53,6 +62,9 @@ def draft(level: str, split: str, count: int, taken: set[bytes]) -> Draft:
             taken.add(start)
             found.seeds.append(seed)
             found.fingerprints.append(start)
+            pinned.reset(seed=seed)
+            if fingerprint(pinned) != start:
+                found.drawn_otherwise.append(seed)
             last = seed
         seed += 1
         found.complete = seed - last > MOST_MISSES
@@ -75,6 +87,7 @@ def publish(levels: Sequence[str], counts: Mapping[str, int], folder: Path) -> N
                 "complete": listed.complete,
                 "first": listed.first,
                 "all": listed.all,
+                "drawn_otherwise": listed.drawn_otherwise,
                 "seeds": listed.seeds,
             }
             for seed, reason in found.unsolvable.items():
@@ -100,13 +113,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=SPLITS, help="folder to write to")
-    parser.add_argument("--levels", nargs="+", default=list(AGENTGYM_LEVELS), help="names, in order")
+    parser.add_argument("--levels", nargs="+", choices=LEVELS, default=list(LEVELS), help="in order")
     parser.add_argument(
         "--tasks", nargs=3, type=int, default=list(TASKS.values()), help="of a level, by split"
     )
     options = parser.parse_args()
     counts = dict(zip(TASKS, options.tasks, strict=True))
-    publish([level_name(level) for level in options.levels], counts, options.out)
+    publish(options.levels, counts, options.out)
 
 
 if __name__ == "__main__":

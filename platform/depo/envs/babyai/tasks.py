@@ -6,7 +6,8 @@ kept only where its start state belongs to the range it came from, and is new.
 
 For AgentGym's 40 levels the seeds kept are published in `splits/` (written by
 `depo.envs.babyai.publish`), so that a task list needs no start state, and no start state is in the
-lists of two levels.
+lists of two levels. Under AgentGym's rules, whose pinned minigrid draws some seeds otherwise, those
+seeds are left out.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 import minigrid
 
 from depo.config.base import ConfigError
-from depo.envs.babyai.levels import Worlds
+from depo.envs.babyai.levels import AGENTGYM_LEVELS, Worlds
 from depo.envs.babyai.solvable import unsolvable
 from depo.records import Task
 
@@ -66,6 +67,8 @@ class Listed:
     """One level's published tasks of one split."""
 
     seeds: tuple[int, ...]
+    drawn_otherwise: tuple[int, ...]
+    """Those of `seeds` that AgentGym's pinned minigrid makes another start state of."""
     complete: bool
     """Whether the level has no more tasks of this split."""
     first: str
@@ -88,7 +91,9 @@ def published(split: str, folder: Path = SPLITS) -> Published:
     """The published lists of a split, read once."""
     read = json.loads((folder / f"{split}.json").read_text(encoding="utf-8"))
     levels = {
-        level: Listed(tuple(row["seeds"]), row["complete"], row["first"], row["all"])
+        level: Listed(
+            tuple(row["seeds"]), tuple(row["drawn_otherwise"]), row["complete"], row["first"], row["all"]
+        )
         for level, row in read["levels"].items()
     }
     return Published(read["minigrid"], MappingProxyType(levels))
@@ -104,15 +109,18 @@ class TaskList:
 
     A level gives its published tasks, then those of the seeds that follow. It is used up, and
     loses its turn to the others, once it is without a new task in 2,000 seeds: `OpenRedDoor`, for
-    one, has only 105 start states in all. `folder` holds the published lists.
+    one, has only 105 start states in all. `pinned` gives tasks as AgentGym's pinned minigrid makes
+    them; `folder` holds the published lists.
     """
 
-    def __init__(self, env: str, levels: Sequence[str], split: str, folder: Path = SPLITS) -> None:
+    def __init__(
+        self, env: str, levels: Sequence[str], split: str, pinned: bool = False, folder: Path = SPLITS
+    ) -> None:
         if split not in FIRST_SEED:
             raise ConfigError(f"unknown split {split!r}; use one of {', '.join(FIRST_SEED)}")
         self._env, self._split = env, split
         self._levels, self._turn = list(levels), 0
-        self._worlds = Worlds()
+        self._worlds, self._pinned = Worlds(pinned), pinned
         self._tasks: list[Task] = []
         self._published = published(split, folder)
         self._given = dict.fromkeys(levels, 0)
@@ -152,6 +160,8 @@ class TaskList:
             task = self._task(level, listed.seeds[self._given[level]])
             self._given[level] += 1
             self._next_seed[level] = task.seed + 1
+            if self._pinned and task.seed in listed.drawn_otherwise:
+                continue
             if self._taken is None:
                 return task
             found = self._fingerprint(task)
@@ -181,7 +191,8 @@ class TaskList:
         version = self._published.minigrid
         same = version == minigrid.__version__
         seeds, expected = (listed.seeds[:1], listed.first) if same else (listed.seeds, listed.all)
-        if digest(self._fingerprint(self._task(level, seed)) for seed in seeds) != expected:
+        worlds = Worlds() if level in AGENTGYM_LEVELS else self._worlds
+        if digest(_start(worlds[level], seed) for seed in seeds) != expected:
             raise ConfigError(
                 f"minigrid {minigrid.__version__} makes other tasks of level {level!r} than those published "
                 f"for {version}; install minigrid {version} and a NumPy of its time"
@@ -191,6 +202,9 @@ class TaskList:
         return Task(self._env, level, seed, self._split)
 
     def _fingerprint(self, task: Task) -> bytes:
-        world = self._worlds[task.level]
-        world.reset(seed=task.seed)
-        return fingerprint(world)
+        return _start(self._worlds[task.level], task.seed)
+
+
+def _start(world: Any, seed: int) -> bytes:
+    world.reset(seed=seed)
+    return fingerprint(world)

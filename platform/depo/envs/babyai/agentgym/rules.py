@@ -21,7 +21,7 @@ from typing import Any
 from depo.envs.babyai.agentgym import text
 from depo.envs.babyai.agentgym.actions import Scene, errors, first_image, moves, survey, view_of
 from depo.envs.babyai.episode import Episode
-from depo.envs.babyai.levels import AGENTGYM_LEVELS
+from depo.envs.babyai.levels import AGENTGYM_LEVELS, PINNED_LEVELS
 from depo.envs.babyai.mission import CONTINUE, SUCCESS
 from depo.envs.base import StepResult
 from depo.records import Task
@@ -31,10 +31,11 @@ _LEAST_END = 0.5
 """A success must pay more than this to end an episode."""
 
 
-def task_of(data_idx: int, split: str = "test") -> Task:
-    """The task that AgentGym calls by one number."""
-    seed, level = divmod(data_idx, len(AGENTGYM_LEVELS))
-    return Task("babyai", AGENTGYM_LEVELS[level], seed, split)
+def task_of(data_idx: int, split: str = "test", pinned: bool = True) -> Task:
+    """The task that AgentGym calls by one number; `pinned` as its pinned minigrid names the level."""
+    levels = PINNED_LEVELS if pinned else AGENTGYM_LEVELS
+    seed, level = divmod(data_idx, len(levels))
+    return Task("babyai", levels[level], seed, split)
 
 
 def clean(action: str) -> str:
