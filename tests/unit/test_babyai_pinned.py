@@ -37,7 +37,7 @@ RECORDED = {
     "FindObjS7": (3, "d6b2b3fef55b1fc7"), "KeyCorridorS6R3": (3, "8b257657bdc60976"),
     "OneRoomS20": (3, "e5814807a48b9ae1"), "MoveTwoAcrossS8N9": (3, "4f5143c5602190a0"),
 }  # fmt: skip
-"""Level to how many seeds, from 0, were recorded with minigrid 2.3.1 (Gymnasium 0.29.1, NumPy 1.26.4), each in
+"""Level to how many seeds, from 0, were recorded with minigrid 2.3.1 (Gymnasium 0.29.1, NumPy 1.26), each in
 a new level that was reset twice, and the `digest` of their fingerprints."""
 LEFT_BEHIND = {"SynthS5R2": {74, 119, 146}, "SynthLoc": {3}, "SynthSeq": {3}}
 """Seeds below 200 where a rejected draw's locked room decides what the mission is."""
