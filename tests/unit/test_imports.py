@@ -1,5 +1,6 @@
 """Imports: whatever is exported reads back the same, and nothing in a foreign file passes in silence."""
 
+import copy
 import io
 import json
 from collections import Counter
@@ -15,9 +16,11 @@ from hypothesis import strategies as st
 from depo import cli
 from depo.config.base import ConfigError
 from depo.config.schema import AnnotationConfig
+from depo.data.conversations import conversations_of, unread_labels
 from depo.data.formats import export_samples
 from depo.data.imports import IMPORTS, import_trajectories
 from depo.data.labels import label_all
+from depo.data.rows import BadRow
 from depo.data.store import read_trajectories, write_table
 from depo.records import ContextTurn, Task, Told, Trajectory
 
@@ -126,6 +129,35 @@ def test_what_a_format_cannot_hold_is_left_out_and_counted(tmp_path):
     ]
     back, lines = around(made, "trl-dpo", tmp_path / "dpo")
     assert len(back) == 2 and lines == ["2 of 4 trajectories left out: in no pair of one task and prompt"]
+
+
+JSON = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.floats(), st.integers(-2, 2**70), TEXT, st.sampled_from(["user", "gpt"])
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(TEXT, inner, max_size=2)),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_whatever_stands_in_a_row_it_is_read_or_refused(data):
+    row = copy.deepcopy(data.draw(st.sampled_from([*ROWS, *PAIRS.values()])))
+    for _ in range(data.draw(st.integers(1, 2))):
+        inside = row
+        while isinstance(inside, dict | list) and inside:
+            keys = list(inside) if isinstance(inside, dict) else range(len(inside))
+            key = data.draw(st.sampled_from(keys))
+            if data.draw(st.booleans()) or not isinstance(inside[key], dict | list):
+                inside[key] = data.draw(JSON)
+                break
+            inside = inside[key]
+    try:
+        for conversation in conversations_of(row, data.draw(st.sampled_from(sorted(IMPORTS))), ""):
+            unread_labels(row, conversation)
+    except BadRow as error:
+        assert str(error).isprintable() and len(str(error)) < 400
 
 
 def chat(*messages, **row) -> dict:
@@ -370,6 +402,15 @@ PAIRS = {
 }  # fmt: skip
 
 
+ROWS = [
+    GOOD | {"label": True, "reward": 0.5, "success": True, "task_id": "a_1", "steps": 1, "system": "Act."},
+    shared("Rules.", {"from": "gpt", "value": "OK", "loss": False}, "A.", ACT, item_id="a_1", tools="x"),
+    chat(("user", "A."), {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "x"}}]}),
+    {"instruction": "A.", "input": "B.", "output": ACT, "history": [["C.", ACT]]},
+    {"prompt": [HUMAN], "completion": [BETTER], "label": True},
+]
+
+
 @pytest.mark.parametrize("format_", ["trl-dpo", "llama-factory", "hf"])
 @pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
 def test_a_pair_is_d_and_u_of_one_task(pair, format_, tmp_path):
@@ -450,6 +491,16 @@ def test_tools_and_pictures_that_are_not_read_are_told(tmp_path):
     assert lines == [
         "`tools` of 2 rows is not read; write what the agent must know of it into the system prompt"
     ]
+
+
+def test_llama_factorys_alpaca_form_is_read(tmp_path):
+    row = {"instruction": "A.", "input": "B.", "output": ACT, "history": [["C.", "Thought: x\nAction: y"]]}
+    (read,), _ = imported([row | {"system": "Act.", "kto_tag": False}], tmp_path, "llama-factory")
+    assert (read.system, read.told.label) == ("Act.", "U")
+    assert [(s.observation, s.action) for s in read.steps] == [("C.", "y"), ("A.\nB.", "go")]
+    for history in ([["C."]], [["C.", ""]], ["C."], 3):
+        with pytest.raises(ConfigError, match="row 1: `history`"):
+            imported([row | {"history": history}], tmp_path, "llama-factory")
 
 
 def test_sharegpts_tool_roles_are_read(tmp_path):

@@ -218,14 +218,15 @@ def _part(row: Mapping[str, Any], name: str) -> list[Message]:
 
 def _alpaca(row: Mapping[str, Any]) -> list[Message]:
     """What comes before the answer in LLaMA-Factory's form of instruction, input and history."""
-    instruction, asked = (row.get(name) or "" for name in ("instruction", "input"))
-    past = [text for pair in row.get("history") or () for text in pair]
-    texts = [*past, "\n".join(part for part in (instruction, asked) if part)]
+    asked = [_field(row, name, str) for name in ("instruction", "input") if name in row]
+    texts = ["\n".join(part for part in asked if part)]
+    for pair in reversed(_field(row, "history", list) if "history" in row else []):
+        said = pair if isinstance(pair, list) else []
+        if len(said) != 2 or not all(isinstance(text, str) for text in said) or not said[1].strip():
+            raise BadRow(f"`history` holds {shown(pair)}, not what was asked and answered; mend it")
+        texts = [*said, *texts]
     roles = ("user", "assistant")
-    named = [(roles[place % 2], text) for place, text in enumerate(texts)]
-    if not all(isinstance(text, str) for text in texts):
-        raise BadRow("`instruction`, `input` and `history` must hold text; check --format")
-    return [Message(role, _clean(text, "instruction")) for role, text in named]
+    return [Message(roles[n % 2], _clean(text, "instruction or history")) for n, text in enumerate(texts)]
 
 
 def _context(messages: Sequence[Message]) -> list[Message]:
