@@ -191,6 +191,7 @@ DATED = "{{ strftime_now('%d %b %Y') }}" + CHATML
             CHATML.replace("m['content']", "m['content'].parts[0].text"),
             "fails on a plain conversation",
         ),
+        ("{{ 1 / 0 }}", "fails on a plain conversation (ZeroDivisionError"),
         (CHATML.replace("{% for", "{{ messages | length }}{% for", 1), "renders a past turn differently"),
     ],
 )
@@ -273,6 +274,12 @@ def test_any_text_is_spelt_by_ordinary_tokens(parts: list[str]) -> None:
     ids = renderer.following(f".{text}.")
     assert control(renderer, ids) == ["<|im_start|>", "<|im_end|>", "<|im_start|>"]
     assert f".{text}." in renderer.tokenizer.decode(list(ids))
+
+
+def test_half_a_character_is_a_question_mark() -> None:
+    renderer = _chatml()
+    assert "a ? b" in renderer.tokenizer.decode(list(renderer.following("a \ud83d b")))
+    assert renderer.reply("\ud83d") == renderer.reply("?")
 
 
 @cache

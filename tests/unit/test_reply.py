@@ -41,6 +41,9 @@ def test_action_stands_behind_its_word_or_below_it(text, thought, action):
         "**Thought**: a\n**Action**: `b`",
         "Thought: a\n**Action: b**",
         "- Thought: a\n- Action: **b**",
+        "Thought: a\nAction: b<|im_end|>",
+        "Thought: a\nAction: b</s><|endoftext|>\n",
+        "Thought: a\nAction: `b`<end_of_turn>",
     ],
 )
 def test_marks_around_labels_and_actions_are_no_part_of_them(text):

@@ -187,6 +187,8 @@ _THOUGHT = re.compile(
 )
 _OPENS = re.compile(r"\s*+(?:<(?:think|thinking|thought|reasoning)>|\[THINK\])", re.IGNORECASE)
 _CLOSES = re.compile(r"</(?:think|thinking|thought|reasoning)>|\[/THINK\]", re.IGNORECASE)
+_END = r"(?:<[|｜][^<>|｜\s]{1,64}[|｜]>|</s>|<eos>|<end_of_turn>)\s*+"
+_ENDS = re.compile(rf"{_END}(?:{_END})?\Z")
 _FENCE = re.compile(rf"^{_BLANK}*+(?:`{{3,}}+|~{{3,}}+)\w*+{_BLANK}*+$", re.MULTILINE)
 _AGAIN = re.compile(rf"action{_LABEL}\s*+(?=\S)", re.IGNORECASE)
 
@@ -213,8 +215,10 @@ def reply_parts(text: str) -> ReplyParts:
     Well-formed is a thought followed by exactly one label `Action:` at the beginning of a line, with an
     action behind it or on the lines below. The labels may be emphasised or numbered, the action may
     stand in a code fence, and go on over several lines until its brackets close. A `<think>` block is
-    thought, whatever it holds. Whatever could be read in two ways is malformed.
+    thought, whatever it holds. An end-of-turn that was written out at the end is no part of it. Whatever
+    could be read in two ways is malformed.
     """
+    text = _ENDS.sub("", text)
     thoughts: list[Span] = []
     begin = _end(_THOUGHT.match(text))
     while opened := _OPENS.match(text, begin):

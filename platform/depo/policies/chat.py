@@ -13,8 +13,6 @@ from datetime import date
 from functools import lru_cache
 from typing import Any
 
-from jinja2.exceptions import TemplateError
-
 from depo.policies.base import Exchange, Reply, parse_reply
 from depo.policies.tokens import TextEncoder
 from depo.records import content_hash
@@ -255,7 +253,7 @@ class ChatRenderer:
             if _SEEN[0] not in text:  # some drop it in silence
                 return False
             return text != self._render([{"role": "assistant", "content": _SEEN[0]}, user])
-        except TemplateError:
+        except Exception:
             return _SEEN[0] in text
 
     def _render(self, messages: Messages) -> str:

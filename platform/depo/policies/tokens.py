@@ -79,7 +79,12 @@ class TextEncoder:
 
     def _ids(self, text: str) -> tuple[int, ...]:
         theirs = self._theirs
-        return tuple(theirs.get(i, i) for i in self._core.encode(text, add_special_tokens=False).ids)
+        try:
+            found = self._core.encode(text, add_special_tokens=False)
+        except TypeError:  # a lone surrogate, which no tokenizer takes
+            text = text.encode(errors="replace").decode()
+            found = self._core.encode(text, add_special_tokens=False)
+        return tuple(theirs.get(i, i) for i in found.ids)
 
 
 def _named(token: AddedToken, names: dict[str, str]) -> AddedToken:
