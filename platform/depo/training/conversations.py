@@ -70,28 +70,10 @@ class _Renderers:
         key = content_hash(json.dumps(extra, sort_keys=True, default=str))
         if key not in self._made:
             try:
-                self._made[key] = ChatRenderer(
-                    _Templated(self._tokenizer, extra) if extra else self._tokenizer
-                )
+                self._made[key] = ChatRenderer(self._tokenizer, options=extra)
             except ValueError as error:
                 raise ConfigError(str(error)) from None
         return self._made[key]
-
-
-class _Templated:
-    """A tokenizer whose chat template is given further arguments."""
-
-    def __init__(self, tokenizer: Any, extra: Mapping[str, Any]) -> None:
-        self._tokenizer, self._extra = tokenizer, extra
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._tokenizer, name)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._tokenizer(*args, **kwargs)
-
-    def apply_chat_template(self, messages: Any, **kwargs: Any) -> Any:
-        return self._tokenizer.apply_chat_template(messages, **{**self._extra, **kwargs})
 
 
 def encode_text(prompt: str, completion: str, tokenizer: Any) -> Encoded:
