@@ -17,7 +17,8 @@ from depo.cli import _parser
 from depo.commands import scripts
 from depo.config.base import ConfigError
 from depo.config.load import load_config, parse_config
-from depo.config.schema import ExperimentConfig, MethodConfig
+from depo.config.schema import ExperimentConfig
+from depo.config.sweep import with_settings
 from depo.envs.registry import make_env
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -69,10 +70,10 @@ def test_what_a_sweep_tries_fits_every_configuration(name, path):
     swept["sweep"] |= {"space": space}
     parsed = parse_config(swept)  # refuses a space that the method cannot take
     assert parsed.sweep is not None and parsed.sweep.space == space
-    method = config.methods[config.sweep.method].model_dump()
+    method = config.methods[config.sweep.method]
     tried = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
     assert len(tried) == TRIALS[name]
-    assert len({MethodConfig.model_validate(method | one).model_dump_json() for one in tried}) == len(tried)
+    assert len({with_settings(method, one).model_dump_json() for one in tried}) == len(tried)
     said = script(SWEPT[name]).__doc__ or ""
     assert f"{TRIALS[name]} trials" in said
 
