@@ -44,10 +44,10 @@ def make_home(folder: Path) -> Path:
     return folder
 
 
-def write_reference(folder: Path, samples: str, reference: str) -> None:
+def write_reference(folder: Path, samples: str, reference: str, dtype: str = "float32") -> None:
     """Score a file of samples with the model that trainings start from."""
     table = load_samples(str(folder / samples), None, 256)
-    scored = score_table(table, ReferenceScorer(str(folder / "start/model")))
+    scored = score_table(table, ReferenceScorer(str(folder / "start/model"), dtype))
     pq.write_table(to_table(scored, REFERENCE_SCHEMA), folder / reference)
 
 

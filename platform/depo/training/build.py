@@ -18,6 +18,7 @@ from depo.config.base import ConfigError
 from depo.config.method import MethodConfig, no_dropout
 from depo.config.runtime import TrainingRuntime
 from depo.objectives.registry import objective
+from depo.training.master_weights import MasterAdamW
 from depo.training.rows import TrainingRows
 from depo.training.sources import Sources
 from depo.training.spec import Checkpoints, TrainSpec
@@ -59,6 +60,9 @@ def build_trainer(
     # Made after the trainer's arguments, so that ZeRO-3 can shard the model while it loads.
     load = partial(_load, spec, sources)
     trainer = make(spec, rows, steps, tokenizer, arguments, load, checkpoints)
+    if _full(spec) and spec.dtype == "bfloat16" and not sharded(spec.runtime):
+        _, settings = trainer.get_optimizer_cls_and_kwargs(trainer.args)
+        trainer.optimizer_cls_and_kwargs = MasterAdamW, settings
     trainer.remove_callback(PrinterCallback)
     if checkpoints is not None:
         trainer.add_callback(_OwnSettings(checkpoints))
@@ -148,9 +152,8 @@ def _full(spec: TrainSpec) -> bool:
 
 
 def _load(spec: TrainSpec, sources: Sources) -> Any:
-    # Weights that are trained rest in float32 unless DeepSpeed keeps such copies itself.
-    trained_here = _full(spec) and not sharded(spec.runtime)
-    return sources.model(spec.model_dir, "float32" if trained_here else spec.dtype, frozen=not _full(spec))
+    # Also where all are trained, so that policy and reference compute alike, see `MasterAdamW`.
+    return sources.model(spec.model_dir, spec.dtype, frozen=not _full(spec))
 
 
 def _lora(method: MethodConfig) -> LoraConfig:
