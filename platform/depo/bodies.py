@@ -9,7 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from depo.config.schema import AnnotationConfig, EngineConfig, MethodConfig, RoundConfig, StudentConfig
+from depo.config.schema import (
+    AnnotationConfig,
+    EngineConfig,
+    ExperimentConfig,
+    MethodConfig,
+    RoundConfig,
+    StudentConfig,
+)
 from depo.graph import (
     Experiment,
     Node,
@@ -50,7 +57,17 @@ def student(experiment: Experiment) -> Outcome:
         )
 
 
-def check_student(model_dir: str, student: StudentConfig) -> Outcome:
+def check_student(config: ExperimentConfig, download: bool) -> None:
+    """What is known of the student before anything is paid for. Raises `ConfigError`."""
+    named = [m for m in config.methods.values() if m.lora.target_modules != "all-linear"]
+    if config.student.model == "tiny" and not named:
+        return  # made by the run, as configured
+    from depo.training.checks import check_student
+
+    check_student(config, download)
+
+
+def given_student(model_dir: str, student: StudentConfig) -> Outcome:
     from depo.stages.student import load_renderer
 
     renderer = load_renderer(model_dir, student.chat_template)

@@ -140,8 +140,9 @@ def require_commit(model: str, revision: str | None) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def located(model_dir: str) -> str:
-    """Where this machine has the model: the folder, or the local copy of "id@commit", downloaded if need be.
+def located(model_dir: str, download: bool = True) -> str:
+    """Where this machine has the model: the folder, or the local copy of "id@commit", downloaded if need be
+    and allowed.
 
     Raises `ConfigError` where that is not to be had.
     """
@@ -151,7 +152,7 @@ def located(model_dir: str) -> str:
     from huggingface_hub import snapshot_download
 
     reason = "it has not all of its weights"
-    for local in (True, False):  # the hub is asked only for what is not here
+    for local in (True, False) if download else (True,):  # the hub is asked only for what is not here
         try:
             here = snapshot_download(name, revision=commit, allow_patterns=_HUB_FILES, local_files_only=local)
             if _whole(Path(here)):

@@ -114,12 +114,13 @@ def _complete_mirror(experiment: Experiment) -> None:
             pass
 
 
-def check(config: ExperimentConfig, pending: Set[str]) -> None:
+def check(config: ExperimentConfig, pending: Set[str], planned: bool = False) -> None:
     """What a parsed configuration can still get wrong for the `pending` stages, before anything is written.
 
-    Raises `ConfigError` for an unknown environment, level or option, a model path that is not there,
-    an endpoint whose key is not in the environment, an import that is not there, and held-out tasks
-    or levels of `evaluation.difficulty` that there are not.
+    Raises `ConfigError` for an unknown environment, level or option, a student or an objective that cannot
+    serve, an endpoint whose key is not in the environment, an import that is not there, and held-out tasks
+    or levels of `evaluation.difficulty` that there are not. What is only `planned` may run elsewhere: keys
+    and files of a hub are not asked for.
     """
     make_env(config.env.id, config.env.options)
     evaluated = {evaluation_parts(name)[1] for name in pending if name.startswith("evaluate ")}
@@ -130,23 +131,24 @@ def check(config: ExperimentConfig, pending: Set[str]) -> None:
             tasks = evaluation_tasks(config.env, config.evaluation)
             config.evaluation.difficulty_of(task.level for task in tasks)
     for round_ in config.rounds:
-        if isinstance(round_.policy, OpenAIConfig) and f"generate {round_.name}" in pending:
+        if isinstance(round_.policy, OpenAIConfig) and f"generate {round_.name}" in pending and not planned:
             require_key(round_.policy)
         if isinstance(round_.policy, ImportedConfig) and not files_hash(round_.policy.path):
             key, path = f"rounds.{round_.name}.policy.path", round_.policy.path
             raise ConfigError(f"{key}: nothing in {path!r}; write it with `depo import`")
     for name, annotation in config.annotation.items():
-        if annotation.rephrase.endpoint is not None and f"annotate {name}" in pending:
-            require_key(annotation.rephrase.endpoint)
-    model = config.student.model
-    looks_local = model.startswith((".", "/", "~")) or model.count("/") > 1
-    if looks_local and not (Path(model) / "config.json").is_file():
-        raise ConfigError(
-            f"student.model: no model at {model!r} (no config.json there); give a folder that "
-            "`save_pretrained` wrote, a hub id, or 'tiny'"
-        )
-    if "student" in pending and model != "tiny":
-        require_commit(model, config.student.revision)
+        endpoint = annotation.rephrase.endpoint
+        if endpoint is not None and f"annotate {name}" in pending and not planned:
+            require_key(endpoint)
+    student = config.student
+    if (
+        "student" in pending
+        and student.model != "tiny"
+        and not planned
+        and not Path(student.model).is_absolute()
+    ):
+        require_commit(student.model, student.revision)
+    bodies.check_student(config, download=not planned)
 
 
 def wanted(experiment: Experiment, only: Sequence[str] | None) -> list[str]:
@@ -199,7 +201,7 @@ def _student(experiment: Experiment) -> None:
         identity: dict[str, Any] = {"model": model_hash(model)}
         if config.student.chat_template is not None:
             identity["chat_template"] = content_hash(read_template(config.student.chat_template))
-        body = partial(bodies.check_student, model, config.student)
+        body = partial(bodies.given_student, model, config.student)
         experiment.add("student", "student", "student", identity, [], body=body)
         return
     tiny = config.student.tiny

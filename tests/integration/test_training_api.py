@@ -191,3 +191,17 @@ def test_settings_that_cannot_be_are_one_line(home, tmp_path):
         with pytest.raises(ConfigError, match=said) as caught:
             trainer_on(home, tmp_path / "bad", [conversation(n, 1) for n in range(4)], **changes)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("target", ["lm_head", "v_projj"])
+def test_adapters_go_where_training_reaches_them(home, tmp_path, target):
+    rows = [conversation(n, 1) for n in range(4)]
+    where = LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", target])
+    with pytest.raises(ConfigError, match=rf"peft_config\.target_modules: '{target}'"):
+        DEPOTrainer(
+            model=load(home),
+            args=DEPOConfig(str(tmp_path), **COMMON),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=AutoTokenizer.from_pretrained(home / "start/model"),
+            peft_config=where,
+        )

@@ -20,7 +20,7 @@ DEMO = Path(__file__).parents[2] / "experiments" / "configs" / "babyai-tiny.yaml
         (["env.options.levels=[GoToRedBal]"], "GoToRedBal"),
         (["env.id=babyia"], "env.id: unknown environment 'babyia'; did you mean 'babyai'?"),
         (["env.options.level=[1]"], "env.options.level: unknown option of 'babyai'; did you mean 'levels'?"),
-        (["student.model=./nowhere"], "student.model: no model at './nowhere'"),
+        (["student.model=./nowhere"], "/nowhere (no such folder); give a folder"),
         (
             ["rounds.0.policy={kind: openai, base_url: 'https://a.example', model: m, api_key_env: NO_KEY}"],
             "api_key_env: the environment variable NO_KEY is not set; export it",

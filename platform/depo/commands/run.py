@@ -45,12 +45,13 @@ def stage(options: argparse.Namespace) -> int:
 
 
 def plan(options: argparse.Namespace) -> int:
-    from depo.pipeline import build
+    from depo.pipeline import build, check
     from depo.stages.accounting import most_tokens, short
     from depo.stages.base import state
 
     config = load(options)
     rows = [(name, state(node.spec), str(node.spec.out_dir)) for name, node in build(config).nodes.items()]
+    check(config, {name for name, what, _ in rows if what != "done"}, planned=True)
     if options.json:
         print(json.dumps([dict(zip(("stage", "state", "directory"), row, strict=True)) for row in rows]))
         return 0

@@ -70,7 +70,8 @@ class StudentConfig(Strict):
     """The model that is trained."""
 
     model: str = "tiny"
-    """"tiny", or a Hugging Face model id or path."""
+    """"tiny", a Hugging Face model id, or the path of a folder; a relative one lies below the present
+    directory."""
     revision: Annotated[str, Field(min_length=1)] | None = None
     """Branch, tag or commit of a Hugging Face id, None for its main branch; its commit is recorded."""
     tiny: TinyConfig = TinyConfig()
@@ -89,6 +90,13 @@ class StudentConfig(Strict):
         if self.chat_template is not None and self.model == "tiny":
             raise ValueError("chat_template: the tiny student has its own; drop it, or set `model`")
         return self
+
+    @field_validator("model")
+    @classmethod
+    def _placed_model(cls, model: str) -> str:
+        folder = Path(model).expanduser()
+        looks_local = model.startswith((".", "/", "~")) or model.count("/") > 1
+        return str(folder.absolute()) if model != "tiny" and (looks_local or folder.is_dir()) else model
 
     @field_validator("chat_template")
     @classmethod

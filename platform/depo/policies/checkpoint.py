@@ -15,7 +15,7 @@ ADAPTER = "adapter"
 MERGED = "model"
 """A trained policy's folders: its adapter, and the same merged into its weights."""
 
-_ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 _NOT_ARCHITECTURE = {
     "_name_or_path",
     "dtype",
@@ -69,8 +69,18 @@ def context_limit(model_dir: str, wanted: int) -> int:
     """The longest context to serve, in tokens: `wanted`, or less where the model has fewer positions."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(model_dir).get_text_config()
-    return min(wanted, getattr(config, "max_position_embeddings", None) or wanted)
+    return min(wanted, positions(AutoConfig.from_pretrained(model_dir)) or wanted)
+
+
+def positions(config: Any) -> int | None:
+    """Tokens that a model of this configuration can attend to; None where it sets no bound."""
+    text = config.get_text_config()
+    most = getattr(text, "max_position_embeddings", None)
+    rope = getattr(text, "rope_parameters", None) or {}
+    original, factor = rope.get("original_max_position_embeddings"), rope.get("factor")
+    if rope.get("rope_type") == "yarn" and original and factor:
+        most = max(most or 0, int(original * factor))
+    return most
 
 
 def _ends(model_dir: str) -> list[int]:
@@ -92,7 +102,7 @@ def adapter_of(model_dir: str) -> tuple[str, str] | None:
     """
     beside = Path(model_dir).parent / ADAPTER
     for folder in (Path(model_dir), beside) if Path(model_dir).name == MERGED else (Path(model_dir),):
-        file = folder / _ADAPTER_CONFIG
+        file = folder / ADAPTER_CONFIG
         if file.is_file():
             return str(folder), json.loads(file.read_text())["base_model_name_or_path"]
     return None
@@ -135,7 +145,7 @@ def kind_of(model_dir: str, renderer: ChatRenderer, chat_template: str | None = 
 
 def check_interchangeable(served: ModelKind, wanted: str) -> None:
     """Raise `ConfigError` unless an engine that serves one model can take the other's weights."""
-    if (Path(wanted) / _ADAPTER_CONFIG).is_file():
+    if (Path(wanted) / ADAPTER_CONFIG).is_file():
         raise ConfigError(
             f"{wanted}: an adapter, and this engine takes merged weights; give the merged model, or set "
             "runtime.generation.vllm.lora to on"

@@ -29,6 +29,7 @@ from depo.objectives.registry import Scores
 from depo.training.api_config import DEPOConfig, as_depo_config
 from depo.training.api_rows import join_reference, make_table, shown_rows, shows
 from depo.training.audit import AuditTrail
+from depo.training.checks import require_targets, require_vocabulary
 from depo.training.collator import PreferenceCollator
 from depo.training.dataset import IntArray, SampleTable, joined
 from depo.training.order import training_order
@@ -89,6 +90,8 @@ class DEPOTrainer(PreferenceTrainer):
         # Told so, TRL neither pairs KL partners by row order nor loads a reference model.
         asked = {name: getattr(args, name) for name in ("loss_type", "precompute_ref_log_probs")}
         args.loss_type, args.precompute_ref_log_probs = "apo_zero_unpaired", True
+        if peft_config is not None and not isinstance(model, str):
+            require_targets(model, peft_config.target_modules or "all-linear", "peft_config.target_modules")
         super().__init__(
             model, ref_model, args, None, train_dataset, eval_dataset, processing_class, compute_metrics,
             callbacks, optimizers, quantization_config, peft_config,
@@ -96,7 +99,7 @@ class DEPOTrainer(PreferenceTrainer):
         )  # fmt: skip
         for name, value in asked.items():
             setattr(self.args, name, value)
-        self._require_text_model()
+        self._require_fitting_model()
         if self.args.bf16 or self.args.fp16 or self.model.dtype in (torch.bfloat16, torch.float16):
             self.dtype = "bfloat16"
         self._window = Meter(_MEASURED, self.args.device)
@@ -104,9 +107,14 @@ class DEPOTrainer(PreferenceTrainer):
         self.audit = AuditTrail(self.table, Path(str(self.args.output_dir)))
         self.add_callback(self.audit)
 
-    def _require_text_model(self) -> None:
+    def _require_fitting_model(self) -> None:
         if self._is_vlm or self._is_vision_dataset:
             raise ConfigError("processing_class: images are not trained on; give a text model's tokenizer")
+        base = self.accelerator.unwrap_model(self.model)
+        if is_peft_model(base):
+            adapter, base = base.peft_config[base.active_adapter], base.get_base_model()
+            require_targets(base, adapter.target_modules, "peft_config.target_modules")
+        require_vocabulary(self._tokenizer, base.config, "processing_class")
         if self.aux_loss_enabled:
             raise ConfigError("router_aux_loss_coef: the loss has no such term; set it to 0.0")
         if any(p.dtype == torch.float16 for p in self.model.parameters() if p.requires_grad):

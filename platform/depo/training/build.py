@@ -18,6 +18,7 @@ from depo.config.base import ConfigError
 from depo.config.method import MethodConfig, no_dropout
 from depo.config.runtime import TrainingRuntime
 from depo.objectives.registry import objective
+from depo.training.checks import require_targets, require_vocabulary
 from depo.training.master_weights import MasterAdamW
 from depo.training.rows import TrainingRows
 from depo.training.sources import Sources
@@ -58,7 +59,7 @@ def build_trainer(
     )  # fmt: skip
     make = _supervised if kind == "supervised" else _preference
     # Made after the trainer's arguments, so that ZeRO-3 can shard the model while it loads.
-    load = partial(_load, spec, sources)
+    load = partial(_load, spec, sources, tokenizer)
     trainer = make(spec, rows, steps, tokenizer, arguments, load, checkpoints)
     if _full(spec) and spec.dtype == "bfloat16" and not sharded(spec.runtime):
         _, settings = trainer.get_optimizer_cls_and_kwargs(trainer.args)
@@ -151,9 +152,13 @@ def _full(spec: TrainSpec) -> bool:
     return spec.full_parameters or spec.method.full_parameters
 
 
-def _load(spec: TrainSpec, sources: Sources) -> Any:
+def _load(spec: TrainSpec, sources: Sources, tokenizer: Any) -> Any:
     # Also where all are trained, so that policy and reference compute alike, see `MasterAdamW`.
-    return sources.model(spec.model_dir, spec.dtype, frozen=not _full(spec))
+    model = sources.model(spec.model_dir, spec.dtype, frozen=not _full(spec))
+    require_vocabulary(tokenizer, model.config, spec.model_dir)
+    if not _full(spec):
+        require_targets(model, spec.method.lora.target_modules, "lora.target_modules")
+    return model
 
 
 def _lora(method: MethodConfig) -> LoraConfig:

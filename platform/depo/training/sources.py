@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from depo.identity import files_hash, located, model_hash
 from depo.policies.checkpoint import load_tokenizer
+from depo.training.checks import padded
 from depo.training.dataset import SampleTable
 from depo.training.loading import for_method, load_rows, load_table, trained
 from depo.training.spec import TrainSpec
@@ -23,8 +24,8 @@ class Sources:
         return load_table(spec)
 
     def tokenizer(self, model_dir: str, chat_template: str | None = None) -> Any:
-        """The tokenizer of a saved model, as `load_tokenizer` gives it."""
-        return load_tokenizer(model_dir, chat_template)
+        """The tokenizer of a saved model, as `load_tokenizer` gives it, with a padding token."""
+        return padded(load_tokenizer(model_dir, chat_template))
 
     def model(self, model_dir: str, dtype: str, frozen: bool) -> Any:
         """A saved model; one that is `frozen` is to have its weights unchanged, adapters aside."""
