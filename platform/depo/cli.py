@@ -40,8 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"depo: {error}", file=sys.stderr)
         return 1
-    except (FileNotFoundError, PermissionError) as error:
-        named = f"{error.filename}: {error.strerror}; check the path" if error.filename else error
+    except (
+        FileNotFoundError,
+        PermissionError,
+        FileExistsError,
+        IsADirectoryError,
+        NotADirectoryError,
+    ) as error:
+        place = error.filename2 or error.filename
+        named = f"{place}: {error.strerror}; check the path" if place else error
         print(f"depo: {named}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

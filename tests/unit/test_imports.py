@@ -21,7 +21,7 @@ from depo.data.formats import export_samples
 from depo.data.imports import IMPORTS, import_trajectories
 from depo.data.labels import label_all
 from depo.data.rows import BadRow
-from depo.data.store import read_trajectories, write_table
+from depo.data.store import read_trajectories, write_atomic, write_table
 from depo.records import ContextTurn, Task, Told, Trajectory
 
 ODD = (
@@ -615,3 +615,15 @@ def test_the_command_says_what_it_skipped_and_takes_a_label(tmp_path, capsys):
     assert told[0].startswith("1 rows skipped: row 2: ") and told[-1] == f"2 trajectories -> {tmp_path}/in"
     assert cli.main([*command, "--on-bad-row", "skip", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["notes"][0] == told[0]
+
+
+def test_an_output_that_cannot_be_written_is_one_line_and_leaves_nothing(tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_text(json.dumps(GOOD))
+    (tmp_path / "file").touch()
+    command = ["import", str(tmp_path / "a.jsonl"), "--format", "openai", "--env", "babyai", "--out"]
+    assert cli.main([*command, str(tmp_path / "file")]) == 1
+    assert capsys.readouterr().err == f"depo: {tmp_path}/file: File exists; check the path\n"
+    with pytest.raises(IsADirectoryError):
+        write_atomic(tmp_path, "x")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.jsonl", "file"]
+    assert not list(tmp_path.parent.glob(f".{tmp_path.name}*"))

@@ -43,8 +43,12 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a whole file or none: a reader, or a later start, never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    temporary.write_bytes(data.encode(errors="replace") if isinstance(data, str) else data)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(data.encode(errors="replace") if isinstance(data, str) else data)
+        os.replace(temporary, path)
+    except OSError:  # a full disk, or a folder in the file's place
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_table(
