@@ -187,7 +187,6 @@ def thoughts(experiment: Experiment, method: str) -> Outcome:
         config.student,
         config.runtime,
         evaluation.thought_utility,
-        evaluation.seeds[0],
         experiment.out(f"thoughts {method}"),
         {task.id for task in held_out(experiment)},
     )

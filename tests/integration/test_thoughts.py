@@ -88,7 +88,7 @@ def test_the_stage_scores_every_turn_as_it_is_scored_alone_whatever_the_workers(
         for actors in (1, 2):
             runtime = RuntimeConfig.model_validate({"num_cpus": 2, "generation": {"actors": actors}})
             out = tmp_path / f"by-{actors}"
-            outcomes[actors] = score(tmp_path / "played", model, StudentConfig(), runtime, 55, 0, out)
+            outcomes[actors] = score(tmp_path / "played", model, StudentConfig(), runtime, 55, out)
     finally:
         ray.shutdown()
     written = (tmp_path / "by-1" / UTILITIES).read_bytes()
@@ -105,4 +105,4 @@ def test_the_stage_scores_every_turn_as_it_is_scored_alone_whatever_the_workers(
         assert np.allclose(
             [row.logp_with, row.logp_without], [alone.logp_with, alone.logp_without], atol=1e-4
         )
-    assert outcomes[1].metrics == {"episodes": 55, **summary(rows, 0)}
+    assert outcomes[1].metrics == {"episodes": 55, **summary(rows)}

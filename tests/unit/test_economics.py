@@ -37,7 +37,7 @@ def tasks(*episodes):
 def test_cost_of_pass_is_all_money_over_all_successes():
     some = tasks((True, 100, 2, 1000), (False, 300, 9, 5000), (True, 200, 3, 2000))
     assert attempt_cost(some["0"][0], PRICE) == pytest.approx((1000 * 2 + 100 * 10) / 1e6)
-    found = economics_of(some, PRICE, 500, seed=0)
+    found = economics_of(some, PRICE)
     total = (8000 * 2 + 600 * 10) / 1e6
     assert found["cost"]["mean"] == pytest.approx(total / 3)
     assert found["cost_of_pass"]["mean"] == pytest.approx(total / 2)
@@ -47,18 +47,18 @@ def test_cost_of_pass_is_all_money_over_all_successes():
 
 def test_cost_of_pass_is_null_without_success_and_unbounded_where_resamples_often_have_none():
     lost = tasks(*[(False, 10, 1, 10)] * 50)
-    assert economics_of(lost, PRICE, 500, seed=0)["cost_of_pass"] is None
+    assert economics_of(lost, PRICE)["cost_of_pass"] is None
     rare = tasks(*[(True, 10, 1, 10)] * 3, *[(False, 10, 1, 10)] * 47)
-    found = economics_of(rare, PRICE, 500, seed=0)["cost_of_pass"]  # (47 / 50)**50 = 4.5% have none
+    found = economics_of(rare, PRICE)["cost_of_pass"]  # (47 / 50)**50 = 4.5% have none
     assert found["mean"] == pytest.approx(50 / 3 * 120e-6)
     assert found["ci_low"] > 0
     assert found["ci_high"] is None
     enough = tasks(*[(True, 10, 1, 10)] * 5, *[(False, 10, 1, 10)] * 45)
-    assert economics_of(enough, PRICE, 500, seed=0)["cost_of_pass"]["ci_high"] > 10 * 120e-6
+    assert economics_of(enough, PRICE)["cost_of_pass"]["ci_high"] > 10 * 120e-6
 
 
 def test_without_a_price_only_the_waste_is_told():
-    found = economics_of(tasks((True, 1, 1, 1), (False, 3, 1, 1)), None, 100, seed=0)
+    found = economics_of(tasks((True, 1, 1, 1), (False, 3, 1, 1)), None)
     assert (found["cost"]["mean"], found["cost_of_pass"]) == (None, None)
     assert found["tokens_on_failures"]["mean"] == 0.75
 

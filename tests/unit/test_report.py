@@ -65,9 +65,10 @@ def cells(page):
 
 def printed(row, key, metric, sign=""):
     value, low, high = (
-        format(row[k] * metric["scale"], f"{sign}.{metric['digits']}f") for k in (key, "ci_low", "ci_high")
+        None if row[k] is None else format(row[k] * metric["scale"], f"{sign}.{metric['digits']}f")
+        for k in (key, "ci_low", "ci_high")
     )
-    return value, f"[{low}, {high}]"
+    return value, f"no interval: {row['reason']}" if low is None else f"[{low}, {high}]"
 
 
 def test_every_number_of_the_results_table_is_that_of_results_json(page, results):

@@ -168,6 +168,39 @@ def test_the_terminal_table_shows_the_means_and_marks_intervals_that_exclude_zer
     assert chance["ci_low"] > 0.5  # fewer tokens are better
 
 
+def test_over_fewer_than_five_tasks_nothing_has_an_interval_and_every_reader_is_told_why():
+    found = build_results(episodes(tasks=4), config(), {})
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    estimates = [m[key] for m in found["methods"].values() for key in KEYS]
+    chances = [c["probability"] for c in found["comparisons"]]
+    for shown in [*estimates, *found["comparisons"], *chances]:
+        assert (shown["ci_low"], shown["ci_high"]) == (None, None)
+        value = shown.get("difference", shown.get("mean"))
+        assert value is None or shown["reason"] == "fewer than 5 tasks"
+    assert not any(c["excludes_zero"] for c in found["comparisons"])
+    text = format_table(found)
+    assert "*" not in text.replace("* the interval excludes zero", "")
+    assert text.count("[–] no interval: fewer than 5 tasks") == 4  # two decodings, differences, chances
+
+
+def test_twenty_failures_have_a_proper_interval_in_every_table():
+    lost = [dataclasses.replace(e, success=False, reward=0.0) for e in episodes(tasks=20)]
+    found = build_results(lost, config(seeds=[0]), {})
+    for key in ("success", "reward"):
+        bc = found["methods"]["bc"][key]
+        assert (bc["mean"], bc["ci_low"]) == (0.0, 0.0)
+        assert bc["ci_high"] == pytest.approx(0.168, abs=5e-4)
+        difference = row(found, "depo", "bc", key)
+        assert (
+            difference["ci_low"] == pytest.approx(-difference["ci_high"]) == pytest.approx(-0.168, abs=5e-4)
+        )
+        assert 0 < difference["probability"]["ci_low"] < 0.5 < difference["probability"]["ci_high"] < 1
+    wasted = found["methods"]["bc"]["economics"]["tokens_on_failures"]
+    assert (wasted["mean"], wasted["ci_high"]) == (1.0, 1.0)
+    assert 0.7 < wasted["ci_low"] < 0.9
+    assert "0.0 [0.0, 16.8]" in format_table(found)
+
+
 def test_a_method_tried_with_one_decoding_only_is_left_out_of_the_others_table():
     some = [e for e in episodes() if e.method != "kto" or e.decoding == "sampled"]
     text = format_table(build_results(some, config(), {}))

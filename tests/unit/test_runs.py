@@ -11,7 +11,8 @@ import pytest
 
 from depo.config.base import ConfigError
 from depo.config.load import parse_config
-from depo.evaluation.metrics import METRICS
+from depo.evaluation.metrics import METRICS, by_task
+from depo.evaluation.results import compare, summarise
 from depo.evaluation.runs import RunEpisodes, compare_runs
 from depo.records import Episode
 
@@ -129,10 +130,18 @@ def test_across_configurations_every_run_of_one_meets_every_run_of_the_other():
 def test_one_run_alone_has_intervals_over_its_tasks():
     found = compare_runs([run()])
     assert found["methods"]["bc"]["runs"] == 1
-    bc = found["methods"]["bc"]["tokens_all"]
-    tokens = np.array([e.num_tokens for e in run().episodes if e.method == "bc"])
-    half = 2.001 * tokens.std(ddof=1) / np.sqrt(TASKS)
-    assert bc["ci_high"] - bc["mean"] == pytest.approx(half, rel=1e-3)
+    own = summarise([e for e in run().episodes if e.method == "bc" and e.decoding == "sampled"])
+    for metric in METRICS:
+        assert found["methods"]["bc"][metric.key] == pytest.approx(own[metric.key])
+    kto, bc = (
+        by_task(e for e in run().episodes if e.method == name)[name, "sampled"] for name in ("kto", "bc")
+    )
+    alone = {r["metric"]: r for r in compare(kto, bc)}
+    for key in ("success", "tokens_all", "tokens_success"):
+        mine = row(found, "kto", "bc", key)
+        for part in ("difference", "ci_low", "ci_high"):
+            assert mine[part] == pytest.approx(alone[key][part])
+        assert mine["probability"]["ci_low"] == pytest.approx(alone[key]["probability"]["ci_low"])
 
 
 def test_what_no_run_succeeds_at_is_null():

@@ -31,13 +31,17 @@ def test_resamples_by_weights_are_those_of_repeated_scores():
 def test_only_the_seeds_of_a_task_are_drawn_so_tasks_that_differ_do_not_widen_it():
     hard = np.repeat(np.random.default_rng(1).normal(0, 100, size=48), 3)[:, None]
     [constant] = stratified_intervals(hard, [3] * 48, 300, seed=0)
-    assert constant.ci_low == pytest.approx(constant.mean) == pytest.approx(constant.ci_high)
-    assert constant.n == 144
+    assert (constant.ci_low, constant.reason, constant.n) == (None, "nothing varies", 144)
+    noise = np.random.default_rng(2).normal(0, 1, size=hard.shape)
+    [found] = stratified_intervals(hard + noise, [3] * 48, 300, seed=0)
+    assert found.ci_high - found.ci_low < 2
 
 
 def test_tasks_with_unlike_numbers_of_seeds_and_none_at_all():
-    scores = np.arange(6.0)[:, None]
-    [found] = stratified_intervals(scores, [1, 2, 3], 300, seed=0)
-    assert 0 <= found.ci_low <= found.mean <= found.ci_high <= 5
+    scores = np.arange(15.0)[:, None]
+    [found] = stratified_intervals(scores, [1, 2, 3, 4, 5], 300, seed=0)
+    assert 0 <= found.ci_low <= found.mean <= found.ci_high <= 14
+    [few] = stratified_intervals(scores, [5, 5, 5], 300, seed=0)
+    assert (few.mean, few.ci_low, few.reason) == (found.mean, None, "fewer than 5 tasks")
     [empty] = stratified_intervals(np.empty((0, 1)), [], 10, seed=0)
     assert (empty.mean, empty.n) == (None, 0)

@@ -127,7 +127,7 @@ def test_the_summary_is_over_turns_and_its_intervals_over_episodes():
         scored("a", 1, -2.0, -1.0),
         scored("b", 0, -1.0, -2.0, success=False),
     ]
-    found = summary(turns, seed=0)
+    found = summary(turns)
     assert found["utility_mean"] == pytest.approx((3 - 1 + 1) / 3)
     assert found["utility_per_token"] == pytest.approx(3 / 12)
     assert found["share_positive"] == pytest.approx(2 / 3)
@@ -136,15 +136,14 @@ def test_the_summary_is_over_turns_and_its_intervals_over_episodes():
         "2": {"utility_mean": pytest.approx(-1.0), "turns": 1},
     }
     assert found["by_outcome"]["failure"] == {"utility_mean": pytest.approx(1.0), "turns": 1}
-    # Both episodes have a mean of 1 a turn, and so has every resample; not so the share of positive turns.
-    interval = found["intervals"]["utility_mean"]
-    assert interval == {
-        "mean": pytest.approx(1),
-        "ci_low": pytest.approx(1),
-        "ci_high": pytest.approx(1),
-        "n": 2,
-    }
-    share = found["intervals"]["share_positive"]
-    assert share["mean"] == pytest.approx(2 / 3)
+    few = found["intervals"]["utility_mean"]
+    assert few == {
+        "mean": pytest.approx(1), "ci_low": None, "ci_high": None, "reason": "fewer than 5 tasks", "n": 2
+    }  # fmt: skip
+    more = summary([replace(turn, task_id=f"{turn.task_id}{n}") for turn in turns for n in range(3)])
+    # Every episode has a mean of 1 a turn; not so the share of positive turns.
+    assert more["intervals"]["utility_mean"]["reason"] == "nothing varies"
+    share = more["intervals"]["share_positive"]
+    assert (share["mean"], share["n"]) == (pytest.approx(2 / 3), 6)
     assert 0 < share["ci_low"] < 2 / 3 < share["ci_high"]
-    assert summary([], seed=0) == {"turns": 0}
+    assert summary([]) == {"turns": 0}

@@ -18,16 +18,16 @@ BUDGETS = 32
 """Points of a curve, at most."""
 
 
-def success_curves(methods: Mapping[str, Tasks], resamples: int, seed: int) -> dict[str, Any]:
+def success_curves(methods: Mapping[str, Tasks]) -> dict[str, Any]:
     """Share of episodes solved within a budget of tokens, and of steps, with pointwise 95% intervals.
 
     `{"tokens" | "steps": {"budgets": [...], "methods": {name: {"success", "ci_low", "ci_high"}}}}`,
     each list as long as `budgets`. The methods share the budgets, which end where no success takes more:
     there a curve has reached the success rate. Intervals are pointwise: a whole curve lies within its
-    band less often than 95%.
+    band less often than 95%. Over too few tasks for an interval its ends are null.
     """
     return {
-        unit: _curves({name: _used(tasks, column) for name, tasks in methods.items()}, resamples, seed)
+        unit: _curves({name: _used(tasks, column) for name, tasks in methods.items()})
         for column, unit in enumerate(("tokens", "steps"))
     }
 
@@ -42,13 +42,11 @@ def _used(tasks: Tasks, column: int) -> tuple[Values, list[int]]:
     return np.array(used), [len(tried) for tried in tasks.values()]
 
 
-def _curves(used: Mapping[str, tuple[Values, list[int]]], resamples: int, seed: int) -> dict[str, Any]:
+def _curves(used: Mapping[str, tuple[Values, list[int]]]) -> dict[str, Any]:
     budgets = _budgets(np.concatenate([values for values, _ in used.values()]))
     return {
         "budgets": [int(budget) for budget in budgets],
-        "methods": {
-            name: _curve(values, sizes, budgets, resamples, seed) for name, (values, sizes) in used.items()
-        },
+        "methods": {name: _curve(values, sizes, budgets) for name, (values, sizes) in used.items()},
     }
 
 
@@ -63,11 +61,10 @@ def _budgets(used: Values) -> Values:
     return np.ceil(amounts)
 
 
-def _curve(
-    used: Values, sizes: list[int], budgets: Values, resamples: int, seed: int
-) -> dict[str, list[float | None]]:
+def _curve(used: Values, sizes: list[int], budgets: Values) -> dict[str, list[float | None]]:
     within = (used[:, None] <= budgets).astype(np.float64)
-    found = intervals(sum_by_task(Sums(within, np.ones_like(within)), sizes), resamples, seed)
+    sums = sum_by_task(Sums(within, np.ones_like(within)), sizes)
+    found = intervals(sums, shares=[True] * len(budgets))
     return {
         "success": [interval.mean for interval in found],
         "ci_low": [interval.ci_low for interval in found],

@@ -30,12 +30,12 @@ def attempt_cost(episode: Episode, price: PriceConfig) -> float:
     return (episode.input_tokens * price.input + episode.num_tokens * price.output) / 1e6
 
 
-def economics_of(tasks: Tasks, price: PriceConfig | None, resamples: int, seed: int) -> dict[str, Any]:
+def economics_of(tasks: Tasks, price: PriceConfig | None) -> dict[str, Any]:
     """Cost of an attempt, cost-of-pass, and share of tokens spent on failures of one method.
 
     Cost-of-pass is the expected cost of one success, mean cost over success rate (Erol et al. 2025,
-    arXiv 2504.13359); None where nothing succeeds. Its upper end is None where more than 2.5% of
-    resamples have no success. Without a price the costs are null.
+    arXiv 2504.13359); None where nothing succeeds. Its upper end is None where none
+    may be all that money buys. Without a price the costs are null.
     """
     episodes = [episode for tried in tasks.values() for episode in tried]
     sizes = [len(tried) for tried in tasks.values()]
@@ -43,25 +43,23 @@ def economics_of(tasks: Tasks, price: PriceConfig | None, resamples: int, seed: 
     tokens = np.array([float(e.num_tokens) for e in episodes])
     cost = np.array([attempt_cost(e, price) if price else 0.0 for e in episodes])
     one = np.ones(len(episodes))
-    terms = Sums(
-        np.column_stack([cost, cost, tokens * (1 - success)]), np.column_stack([one, success, tokens])
-    )
-    sums = sum_by_task(terms, sizes)
-    each, passed, wasted = intervals(sums, resamples, seed)
+    terms = Sums(np.column_stack([cost, tokens * (1 - success)]), np.column_stack([one, tokens]))
+    each, wasted = intervals(sum_by_task(terms, sizes), shares=[False, True])
     if price is None:
-        each, passed = Interval(None, None, None, each.n), Interval(None, None, None, passed.n)
-    elif _often_without(passed.n, len(sizes)):
-        passed = Interval(passed.mean, passed.ci_low, None, passed.n)
+        each = Interval(None, None, None, each.n)
     return {
         "cost": each.to_json(),
-        "cost_of_pass": passed.to_json() if passed.mean is not None else None,
+        "cost_of_pass": _cost_of_pass(success, cost, sizes) if price is not None and success.any() else None,
         "tokens_on_failures": wasted.to_json(),
     }
 
 
-def _often_without(solved: int, tasks: int) -> bool:
-    """Whether more than 2.5% of draws of `tasks` tasks hold none of the `solved` ones."""
-    return (1 - solved / tasks) ** tasks > 0.025
+def _cost_of_pass(success: Values, cost: Values, sizes: Sequence[int]) -> dict[str, Any]:
+    """By what money buys: successes for a unit of it have a mean to build on even where there are few."""
+    [bought] = intervals(sum_by_task(Sums(success[:, None], cost[:, None]), sizes), shares=[False])
+    high = None if bought.ci_low is None or bought.ci_low <= 0 else 1 / bought.ci_low
+    low = None if bought.ci_high is None else 1 / bought.ci_high
+    return Interval(cost.sum() / success.sum(), low, high, bought.n, bought.reason).to_json()
 
 
 def means_on_axes(tasks: Tasks) -> tuple[float, ...]:

@@ -14,8 +14,9 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, stdtrit
 
-from depo.evaluation.statistics import Interval, Values, quantile_interval
+from depo.evaluation.statistics import FEWEST, TAIL, Interval, Values
 
 MOST_RESAMPLES = 2000
 """Resamples of the interquartile mean, at most: each sorts every score anew."""
@@ -31,15 +32,26 @@ def interquartile_mean(scores: Values) -> float:
 def stratified_intervals(scores: Values, strata: Sequence[int], resamples: int, seed: int) -> list[Interval]:
     """The interquartile mean of each column of `scores` `[scores, columns]`, without NaN.
 
-    Rows of a stratum follow each other; `strata` says how many each has. `n` counts scores.
+    Rows of a stratum follow each other; `strata` says how many each has. `n` counts scores. Percentiles,
+    whose levels are widened by sqrt(n / (n - 1)) and Student's t (Hesterberg 2015, doi
+    10.1080/00031305.2015.1089789), since a resample varies less than a sample does. None over fewer than
+    `FEWEST` tasks, nor where all resamples are alike.
     """
     if not len(scores):
         return [Interval(None, None, None, 0)] * scores.shape[1]
+    n, few = len(scores), len(strata) < FEWEST
     weights = _stratified(tuple(strata), min(resamples, MOST_RESAMPLES), seed)
-    return [
-        quantile_interval(interquartile_mean(column), weighted_means(column, weights), len(column))
-        for column in scores.T
-    ]
+    reach = stdtrit(max(n - 1, 1), 1 - TAIL) * (n / max(n - 1, 1)) ** 0.5
+    found = []
+    for column in scores.T:
+        mean = interquartile_mean(column)
+        low, high = np.quantile(weighted_means(column, weights), [ndtr(-reach), ndtr(reach)])
+        if few or high - low <= 1e-12 * abs(mean):
+            reason = f"fewer than {FEWEST} tasks" if few else "nothing varies"
+            found.append(Interval(mean, None, None, n, reason))
+        else:
+            found.append(Interval(mean, float(low), float(high), n))
+    return found
 
 
 def weighted_means(scores: Values, weights: NDArray[np.uint16]) -> Values:

@@ -74,6 +74,7 @@ METRICS: tuple[Metric, ...] = (
     ),
 )  # fmt: skip
 
+_REWARD = [metric.key for metric in METRICS].index("reward")
 _HIGHER = np.array([metric.better == "higher" for metric in METRICS])
 
 
@@ -170,6 +171,18 @@ def sum_by_task(terms: Sums, sizes: Sequence[int]) -> Sums:
     return Sums(*(np.add.reduceat(part, starts, axis=0) for part in (terms.numerator, terms.denominator)))
 
 
+def share_columns(*sums: Sums) -> NDArray[np.bool_]:
+    """Which of `METRICS` are shares in all of `sums`, `[len(METRICS)]`.
+
+    Shares by their nature, and returns that lie between 0 and 1 throughout.
+    """
+    found = np.array([metric.is_share for metric in METRICS])
+    found[_REWARD] = all(
+        np.all((s.numerator >= 0) & (s.numerator <= s.denominator + 1e-9), axis=0)[_REWARD] for s in sums
+    )
+    return found
+
+
 @dataclass(frozen=True)
 class Paired:
     """Two methods over the tasks and seeds that both tried; each `[tasks, len(METRICS)]`."""
@@ -177,7 +190,7 @@ class Paired:
     a: Sums
     b: Sums
     a_better: Sums
-    """How often a's value of a seed was the better one, ties half, over how often both had one."""
+    """Seeds on which a's value was the better one less those on which b's was, over all that both have."""
 
 
 def paired_sums(a: Tasks, b: Tasks) -> Paired:
@@ -207,6 +220,6 @@ def _where(both: NDArray[np.bool_], terms: Sums) -> Sums:
 
 
 def _better(a: Sums, b: Sums) -> Values:
-    """1 where a's value is the better one, one half where they are equal, else 0."""
+    """1 where a's value is the better one, 0 where they are equal, else -1."""
     gap = divide(a.numerator, a.denominator) - divide(b.numerator, b.denominator)
-    return (np.sign(np.where(_HIGHER, gap, -gap)) + 1) / 2
+    return np.sign(np.where(_HIGHER, gap, -gap))

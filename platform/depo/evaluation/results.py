@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from depo.config.endpoint import PriceConfig
@@ -19,23 +18,16 @@ from depo.evaluation.metrics import (
     episode_terms,
     judged,
     paired_sums,
+    share_columns,
     success_definition,
     task_sums,
 )
-from depo.evaluation.statistics import intervals, paired_differences, percentile_intervals
+from depo.evaluation.statistics import intervals, paired_differences, probability, signed_intervals
 from depo.records import Episode
 
 RESULTS_VERSION = 2
 
 Groups = Mapping[tuple[str, str], Tasks]
-
-
-@dataclass(frozen=True)
-class Bootstrap:
-    """How often tasks are drawn anew, and by which draws."""
-
-    resamples: int
-    seed: int
 
 
 def build_results(
@@ -61,7 +53,6 @@ def build_results(
     if not groups:
         raise ValueError("evaluation: no episodes; evaluate at least one method")
     names = _method_order(groups, config)
-    bootstrap = Bootstrap(evaluation.bootstrap, evaluation.seeds[0])
     primary = {name: groups[name, d] for name in names if (name, d := evaluation.decoding[0]) in groups}
     frontiers = frontier({name: means_on_axes(tasks) for name, tasks in primary.items()}) if primary else {}
     sorted_levels = evaluation.difficulty_of(
@@ -80,19 +71,19 @@ def build_results(
         "success": success_definition(evaluation.success_reward),
         "metrics": {metric.key: describe(metric) for metric in METRICS},
         "methods": {
-            name: _method(name, groups, config, sorted_levels, bootstrap)
-            | _economics(name, primary, config, frontiers, bootstrap)
+            name: _method(name, groups, config, sorted_levels)
+            | _economics(name, primary, config, frontiers)
             | _told(info.get(name, {}))
             for name in names
         },
-        "comparisons": _comparisons(names, groups, evaluation, bootstrap),
+        "comparisons": _comparisons(names, groups, evaluation),
         "economics": {
             "prices": {name: price.model_dump(mode="json") for name, price in evaluation.prices.items()},
             **frontiers,
         },
-        "curves": success_curves(primary, bootstrap.resamples, bootstrap.seed) if primary else {},
+        "curves": success_curves(primary) if primary else {},
         "suites": {
-            suite: _suite(by_suite[suite], suite, config, bootstrap)
+            suite: _suite(by_suite[suite], suite, config)
             for suite in [*evaluation.suites, *sorted(by_suite.keys() - evaluation.suites.keys())]
             if suite in by_suite
         },
@@ -100,12 +91,16 @@ def build_results(
     }
 
 
-def summarise(episodes: Sequence[Episode], resamples: int, seed: int) -> dict[str, Any]:
-    """Metrics of one method and decoding, with counts of episodes and errors."""
+def summarise(episodes: Sequence[Episode], resamples: int = 0, seed: int = 0) -> dict[str, Any]:
+    """Metrics of one method and decoding, with counts of episodes and errors.
+
+    `resamples` and `seed` are read by nobody, here and in `compare`: see `intervals`.
+    """
     tasks: dict[str, list[Episode]] = {}
     for episode in sorted(episodes, key=lambda e: (e.task_id, e.seed)):
         tasks.setdefault(episode.task_id, []).append(episode)
-    found = intervals(task_sums(tasks), resamples, seed)
+    sums = task_sums(tasks)
+    found = intervals(sums, shares=share_columns(sums))
     return {
         **{metric.key: interval.to_json() for metric, interval in zip(METRICS, found, strict=True)},
         "episodes": len(episodes),
@@ -113,20 +108,16 @@ def summarise(episodes: Sequence[Episode], resamples: int, seed: int) -> dict[st
     }
 
 
-def compare(a: Tasks, b: Tasks, resamples: int, seed: int) -> list[dict[str, Any]]:
+def compare(a: Tasks, b: Tasks, resamples: int = 0, seed: int = 0) -> list[dict[str, Any]]:
     """Of every metric: the paired difference a - b over the tasks and seeds in both, and P(a better).
 
     The probability is that of a doing better than b on a task drawn at random, ties half.
     """
     paired = paired_sums(a, b)
-    differences = paired_differences(paired.a, paired.b, resamples, seed)
-    chances = percentile_intervals(paired.a_better, resamples, seed)
+    differences = paired_differences(paired.a, paired.b, shares=share_columns(paired.a, paired.b))
+    chances = signed_intervals(paired.a_better)
     return [
-        {
-            "metric": metric.key,
-            **difference.to_json(),
-            "probability": {"mean": chance.mean, "ci_low": chance.ci_low, "ci_high": chance.ci_high},
-        }
+        {"metric": metric.key, **difference.to_json(), "probability": probability(chance)}
         for metric, difference, chance in zip(METRICS, differences, chances, strict=True)
     ]
 
@@ -143,16 +134,12 @@ def _count_tasks(groups: Groups) -> int:
 
 
 def _method(
-    name: str,
-    groups: Groups,
-    config: ExperimentConfig,
-    sorted_levels: Mapping[str, str],
-    bootstrap: Bootstrap,
+    name: str, groups: Groups, config: ExperimentConfig, sorted_levels: Mapping[str, str]
 ) -> dict[str, Any]:
     """One method's numbers under every decoding; those of the first stand at the top."""
     evaluation = config.evaluation
     decodings = {
-        decoding: _by_parts(tasks, sorted_levels, list(evaluation.difficulty), bootstrap)
+        decoding: _by_parts(tasks, sorted_levels, list(evaluation.difficulty))
         for (method, decoding), tasks in sorted(groups.items(), key=lambda item: item[0])
         if method == name
     }
@@ -162,13 +149,11 @@ def _method(
         "decoding": primary,
         **decodings.pop(primary, {}),
         "decodings": decodings,
-        **(_by_seed(own, bootstrap) if own else {}),
+        **(_by_seed(own, evaluation) if own else {}),
     }
 
 
-def _by_parts(
-    tasks: Tasks, sorted_levels: Mapping[str, str], difficulties: Sequence[str], bootstrap: Bootstrap
-) -> dict[str, Any]:
+def _by_parts(tasks: Tasks, sorted_levels: Mapping[str, str], difficulties: Sequence[str]) -> dict[str, Any]:
     """The metrics of all episodes, of each level, and of each difficulty."""
     episodes = [episode for tried in tasks.values() for episode in tried]
     by_level: dict[str, list[Episode]] = {}
@@ -179,17 +164,14 @@ def _by_parts(
         for group in difficulties
     }
 
-    def measured(some: Sequence[Episode]) -> dict[str, Any]:
-        return summarise(some, bootstrap.resamples, bootstrap.seed)
-
     return {
-        **measured(episodes),
-        "levels": {level: measured(by_level[level]) for level in sorted(by_level)},
-        "difficulties": {group: measured(found) for group, found in by_group.items() if found},
+        **summarise(episodes),
+        "levels": {level: summarise(by_level[level]) for level in sorted(by_level)},
+        "difficulties": {group: summarise(found) for group, found in by_group.items() if found},
     }
 
 
-def _by_seed(tasks: Tasks, bootstrap: Bootstrap) -> dict[str, Any]:
+def _by_seed(tasks: Tasks, evaluation: EvaluationConfig) -> dict[str, Any]:
     """Means of each seed; with several, interquartile means over (seed, task) scores too.
 
     Those of metrics over all episodes: what a failure has no value of has no middle half either.
@@ -211,8 +193,8 @@ def _by_seed(tasks: Tasks, bootstrap: Bootstrap) -> dict[str, Any]:
     found = stratified_intervals(
         episode_terms(episodes).numerator[:, columns],
         [len(tried) for tried in tasks.values()],
-        bootstrap.resamples,
-        bootstrap.seed,
+        evaluation.bootstrap,
+        evaluation.seeds[0],
     )
     iqm = {METRICS[c].key: interval.to_json() for c, interval in zip(columns, found, strict=True)}
     return {"by_seed": of_seed, "iqm": iqm}
@@ -223,11 +205,10 @@ def _economics(
     primary: Mapping[str, Tasks],
     config: ExperimentConfig,
     frontiers: Mapping[str, Any],
-    bootstrap: Bootstrap,
 ) -> dict[str, Any]:
     if name not in primary:
         return {}
-    found = economics_of(primary[name], _price(name, config), bootstrap.resamples, bootstrap.seed)
+    found = economics_of(primary[name], _price(name, config))
     return {"economics": {**found, "pareto": name in frontiers["pareto"]}}
 
 
@@ -245,9 +226,7 @@ def _told(info: Mapping[str, Any]) -> dict[str, Any]:
     return {**thoughts, "info": rest}
 
 
-def _comparisons(
-    names: Sequence[str], groups: Groups, evaluation: EvaluationConfig, bootstrap: Bootstrap
-) -> list[dict[str, Any]]:
+def _comparisons(names: Sequence[str], groups: Groups, evaluation: EvaluationConfig) -> list[dict[str, Any]]:
     """Against the reference, DEPO against KTO, and the pairs asked for; under each decoding."""
     pairs = [(name, evaluation.reference) for name in names if name != evaluation.reference]
     pairs += [("depo", "kto"), *evaluation.compare]
@@ -257,13 +236,11 @@ def _comparisons(
         for a, b in dict.fromkeys(pairs)
         for decoding in decodings
         if (a, decoding) in groups and (b, decoding) in groups
-        for row in compare(groups[a, decoding], groups[b, decoding], bootstrap.resamples, bootstrap.seed)
+        for row in compare(groups[a, decoding], groups[b, decoding])
     ]
 
 
-def _suite(
-    episodes: Sequence[Episode], suite: str, config: ExperimentConfig, bootstrap: Bootstrap
-) -> dict[str, Any]:
+def _suite(episodes: Sequence[Episode], suite: str, config: ExperimentConfig) -> dict[str, Any]:
     """The numbers of one further task set, under the first decoding that it was tried with."""
     evaluation = config.evaluation
     settings = evaluation.suites[suite]
@@ -278,6 +255,6 @@ def _suite(
         "tasks": _count_tasks(groups),
         "success": success_definition(settings.success_reward),
         "decoding": decoding,
-        "methods": {name: _by_parts(groups[name, decoding], {}, [], bootstrap) for name in names},
-        "comparisons": _comparisons(names, groups, evaluation, bootstrap),
+        "methods": {name: _by_parts(groups[name, decoding], {}, []) for name in names},
+        "comparisons": _comparisons(names, groups, evaluation),
     }

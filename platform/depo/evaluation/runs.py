@@ -11,7 +11,13 @@ import numpy as np
 
 from depo.config.base import ConfigError
 from depo.config.schema import ExperimentConfig
-from depo.evaluation.crossed import crossed_interval, interquartile_influence, ratio_influence
+from depo.evaluation.crossed import (
+    crossed_differences,
+    crossed_interval,
+    crossed_intervals,
+    crossed_signed,
+    interquartile_influence,
+)
 from depo.evaluation.metrics import (
     METRICS,
     Metric,
@@ -20,10 +26,11 @@ from depo.evaluation.metrics import (
     describe,
     judged,
     paired_sums,
+    share_columns,
     success_definition,
     task_sums,
 )
-from depo.evaluation.statistics import Interval, PairedDifference, Sums, Values, divide
+from depo.evaluation.statistics import Values, divide, probability
 from depo.records import Episode, content_hash
 
 _OF_THE_RUN = {"name", "seed", "description", "departures", "runtime", "tracking", "sweep"}
@@ -165,30 +172,25 @@ def _pairs(policies: Mapping[str, _Policy], config: ExperimentConfig) -> list[tu
 def _measure(policy: _Policy) -> dict[str, Any]:
     """Means and interquartile means over runs and tasks, and each run's means in the order of `runs`."""
     sums = [task_sums(tasks) for tasks in policy.runs.values()]
-    point, influence = ratio_influence(sums)
-    counts = _counts(sums)
+    found = crossed_intervals(sums, share_columns(*sums))
     # A task's score is over its seeds; what failures have no value of has no middle half.
     scores = np.stack([divide(s.numerator, s.denominator) for s in sums])
     columns = list(enumerate(METRICS))
     return {
         "runs": len(sums),
-        **{
-            m.key: _bounded(m, _over_runs(float(point[c]), influence[:, :, c], counts[c])) for c, m in columns
-        },
+        **{m.key: found[c].to_json() for c, m in columns},
         "by_run": {
             m.key: [None if np.isnan(mean) else float(mean) for mean in (s.ratios[c] for s in sums)]
             for c, m in columns
         },
-        "iqm": {
-            m.key: _bounded(m, _over_runs(*interquartile_influence(scores[:, :, c]), counts[c]))
-            for c, m in columns
-            if m.over == "all"
-        },
+        "iqm": {m.key: _middle(m, scores[:, :, c], found[c].n) for c, m in columns if m.over == "all"},
     }
 
 
-def _bounded(metric: Metric, interval: Interval) -> dict[str, Any]:
-    return (interval.share() if metric.is_share else interval).to_json()
+def _middle(metric: Metric, scores: Values, counted: int) -> dict[str, Any]:
+    mean, cells = interquartile_influence(scores)
+    found = crossed_interval(mean, cells.mean(axis=0), [cells], counted)
+    return (found.share() if metric.is_share else found).to_json()
 
 
 def _compare(a: _Policy, b: _Policy) -> list[dict[str, Any]]:
@@ -204,47 +206,11 @@ def _compare(a: _Policy, b: _Policy) -> list[dict[str, Any]]:
         pairs = [paired_sums(x, y) for x in a.runs.values() for y in b.runs.values()]
     if not pairs or not pairs[0].a.numerator.size:
         return []
-    point_a, of_a = ratio_influence([pair.a for pair in pairs])
-    point_b, of_b = ratio_influence([pair.b for pair in pairs])
-    chance, of_chance = ratio_influence([pair.a_better for pair in pairs])
-    relative = divide(point_a, point_b)
-    of_relative = divide(of_a - relative * of_b, np.broadcast_to(point_b, of_b.shape))
-    counts = _counts([pair.a for pair in pairs])
-
-    def measured(point: Values, influence: Values, column: int) -> Interval:
-        mean, cells = float(point[column]), influence[:, :, column]
-        if within:
-            return _over_runs(mean, cells, counts[column])
-        return _over_both(mean, cells.reshape(len(a.runs), len(b.runs), -1), counts[column])
-
-    rows = []
-    for c, metric in enumerate(METRICS):
-        difference = measured(point_a - point_b, of_a - of_b, c)
-        probability = measured(chance, of_chance, c).share()
-        rows.append(
-            {
-                "metric": metric.key,
-                **PairedDifference(difference, measured(relative - 1, of_relative, c)).to_json(),
-                "probability": {
-                    "mean": probability.mean,
-                    "ci_low": probability.ci_low,
-                    "ci_high": probability.ci_high,
-                },
-            }
-        )
-    return rows
-
-
-def _over_runs(mean: float, cells: Values, counted: int) -> Interval:
-    """Cells `[runs, tasks]` of one method, or of two paired within runs."""
-    return crossed_interval(mean, cells.mean(axis=0), [cells], counted)
-
-
-def _over_both(mean: float, cells: Values, counted: int) -> Interval:
-    """Cells `[runs of a, runs of b, tasks]` of methods whose runs have nothing to do with each other."""
-    return crossed_interval(mean, cells.mean(axis=(0, 1)), [cells.mean(axis=1), cells.mean(axis=0)], counted)
-
-
-def _counts(sums: Sequence[Sums]) -> list[int]:
-    """Tasks that each column counts in some run."""
-    return [int(n) for n in np.count_nonzero(sum(s.denominator for s in sums), axis=0)]
+    runs = None if within else (len(a.runs), len(b.runs))
+    of_a, of_b = [pair.a for pair in pairs], [pair.b for pair in pairs]
+    differences = crossed_differences(of_a, of_b, share_columns(*of_a, *of_b), runs)
+    chances = crossed_signed([pair.a_better for pair in pairs], runs)
+    return [
+        {"metric": metric.key, **difference.to_json(), "probability": probability(chance)}
+        for metric, difference, chance in zip(METRICS, differences, chances, strict=True)
+    ]

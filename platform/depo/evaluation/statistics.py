@@ -1,36 +1,43 @@
-"""Intervals of ratios of sums over tasks, and of paired differences of such ratios.
+"""95% intervals of ratios of sums over tasks, and of paired differences of such ratios.
 
 Every number of a report is a ratio of sums over tasks: what all seeds of a task came to, over how often
-it counts (episodes, successes, turns). The task is the unit that is resampled, because tasks are what a
-result should carry over to; a task keeps all its seeds in every resample, and two methods under
-comparison keep the same tasks, so what makes a task hard for both cancels.
+it counts (episodes, successes, turns). The task is the unit, because tasks are what a result should carry
+over to: a task's seeds stand and fall together, and two methods under comparison are held against each
+other on the same tasks, so what makes a task hard for both cancels.
 
-Which interval: measured by simulation at 100 to 400 tasks (4,000 experiments a case: success of 0.8 to
-0.95, log-normal tokens, tasks drawn from tables of real episodes), and asserted in tests. For one method,
-bias-corrected and accelerated (BCa; Efron 1987, doi 10.1080/01621459.1987.10478410): tokens are skewed,
-and plain percentiles miss on one side. For paired differences, percentiles: there the skewness is noise,
-and an interval that follows it (BCa, bootstrap-t) covers 90% where percentiles cover 93%. The
-bootstrap-t is a little better on skewed means, but covers 85% of a success rate of 0.95 at 100 tasks.
-Both have their levels widened by sqrt(n / (n - 1)) and Student's t (Hesterberg 2015, doi
-10.1080/00031305.2015.1089789), since a resample varies less than a sample does.
+- A share (a success rate, a share of turns) has the interval of Clopper and Pearson (1934, doi
+  10.1093/biomet/26.4.404). Over several seeds, or turns, it is that of the number of independent outcomes
+  which would vary as much (Korn and Graubard 1998, Survey Methodology 24), which with one outcome a task
+  is the number of tasks; where all outcomes are alike nothing varies, and each task counts once.
+- A paired difference of shares is that of two cells, only a and only b: their Clopper-Pearson limits are
+  put together by the method of variance estimates recovery (Zou and Donner 2008, doi 10.1002/sim.3095),
+  with the cells' multinomial correlation taken at those very limits, where it makes both cells one
+  binomial as soon as no task is a tie.
+- A mean (tokens, steps, costs) and a difference of means have the wider of Student's interval and of
+  Hall's transformation for skewed values (1992, doi 10.1111/j.2517-6161.1992.tb01872.x) to either side.
+
+All are closed forms; none is drawn. `experiments/benchmarks/statistics.py` measures what they hold.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import betaincinv, stdtrit
 
 Values = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
-_NORMAL = NormalDist()
-_Z = _NORMAL.inv_cdf(0.975)
-_CELLS = 2_000_000  # of one block of resampling weights: 4 MB kept, 16 MB while in use
+FEWEST = 5
+"""Tasks that an interval needs: over fewer, none holds what it claims."""
+TAIL = 0.025
+_Z = float(stdtrit(np.inf, 1 - TAIL))
+_SKEWNESS_WEIGHT = 1.5
+"""A small sample of skewed costs shows too little of their skewness; measured."""
 _TIES = 1e-12  # relative: sums of the same numbers in another order
 
 
@@ -41,7 +48,7 @@ class Sums:
     numerator: Values
     """`[tasks, columns]`: a task's total."""
     denominator: Values
-    """`[tasks, columns]`: how often the task counts; 0 leaves it out of the column."""
+    """`[tasks, columns]`: how often the task counts; 0 leaves it out of the column, if it is 0 in both."""
 
     def __post_init__(self) -> None:
         if self.numerator.shape != self.denominator.shape:
@@ -50,12 +57,38 @@ class Sums:
     @property
     def counts(self) -> NDArray[np.intp]:
         """Tasks that each column counts, `[columns]`."""
-        return np.count_nonzero(self.denominator, axis=0)
+        return np.count_nonzero(self.counted, axis=0)
+
+    @property
+    def counted(self) -> Flags:
+        """Whether a task has a part in a column, `[tasks, columns]`."""
+        return (self.denominator != 0) | (self.numerator != 0)
 
     @property
     def ratios(self) -> Values:
         """The statistic of each column, `[columns]`; NaN over no tasks."""
         return divide(self.numerator.sum(axis=0), self.denominator.sum(axis=0))
+
+    @property
+    def influence(self) -> Values:
+        """How far each task moves the column's ratio from what it is without it, `[tasks, columns]`.
+
+        To first order, in units of the ratio: the mean over the tasks that count is 0, and with one
+        outcome a task it is the outcome less the mean.
+        """
+        rest = self.numerator - self.ratios * self.denominator
+        return np.nan_to_num(divide(rest * self.counts, self.denominator.sum(axis=0)[None]))
+
+    @property
+    def equal_tasks(self) -> Values:
+        """How many tasks that count alike would weigh as much, `[columns]`."""
+        return divide(self.denominator.sum(axis=0) ** 2, (self.denominator**2).sum(axis=0))
+
+    @property
+    def binary(self) -> Flags:
+        """Whether a column holds one outcome a task, each 0 or 1, `[columns]`."""
+        inside = np.isin(self.numerator, (0.0, 1.0)) & np.isin(self.denominator, (0.0, 1.0))
+        return np.all(inside & (self.numerator <= self.denominator), axis=0)
 
 
 @dataclass(frozen=True)
@@ -67,6 +100,8 @@ class Interval:
     ci_high: float | None
     n: int
     """Tasks the mean is taken over."""
+    reason: str = ""
+    """Why a mean has no interval."""
 
     def share(self) -> Interval:
         """The interval of a share, cut at 0 and 1: one from a standard error may reach beyond."""
@@ -75,7 +110,12 @@ class Interval:
         return replace(self, ci_low=max(self.ci_low, 0.0), ci_high=min(self.ci_high, 1.0))
 
     def to_json(self) -> dict[str, Any]:
-        return {"mean": self.mean, "ci_low": self.ci_low, "ci_high": self.ci_high, "n": self.n}
+        return {"mean": self.mean, **self.limits(), "n": self.n}
+
+    def limits(self) -> dict[str, Any]:
+        """The interval as JSON; with its `reason` where there is none."""
+        why = {"reason": self.reason} if self.reason else {}
+        return {"ci_low": self.ci_low, "ci_high": self.ci_high, **why}
 
 
 @dataclass(frozen=True)
@@ -89,16 +129,30 @@ class PairedDifference:
         difference, relative = self.difference, self.relative
         return {
             "difference": difference.mean,
-            "ci_low": difference.ci_low,
-            "ci_high": difference.ci_high,
+            **difference.limits(),
             "n": difference.n,
             "excludes_zero": excludes_zero(difference),
-            "relative": {
-                "difference": relative.mean,
-                "ci_low": relative.ci_low,
-                "ci_high": relative.ci_high,
-            },
+            "relative": {"difference": relative.mean, **relative.limits()},
         }
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How estimates vary with what was drawn, each `[columns]`."""
+
+    variance: Values
+    freedom: Values
+    """Degrees of freedom behind the variance."""
+    skewness: Values
+    """Of the estimate, not of one task."""
+    steadiness: Values
+    """What is left of the degrees of freedom where few tasks make most of the variance, 0 to 1."""
+    alone: bool = True
+    """Whether nothing but tasks was drawn: then no share varies more than one outcome a task does."""
+
+
+SpreadOf = Callable[[Values], Spread]
+"""From the influence of what was drawn on some estimates, their spread."""
 
 
 def excludes_zero(interval: Interval) -> bool:
@@ -114,46 +168,35 @@ def plain(values: Values) -> Sums:
     return Sums(np.where(known, values, 0.0), known.astype(np.float64))
 
 
-def bootstrap_ratios(sums: Sums, resamples: int, seed: int) -> Values:
-    """The columns' ratios over tasks drawn with replacement, `[resamples, columns]`.
+def divide(numerator: Values, denominator: Values) -> Values:
+    """The quotient, NaN where the denominator is zero."""
+    result = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), np.nan)
+    np.divide(numerator, denominator, out=result, where=denominator != 0)
+    return result
 
-    NaN where a draw has no task that the column counts. One draw serves all columns, and as many tasks
-    with the same seed get the same draws.
+
+def intervals(
+    sums: Sums, resamples: int = 0, seed: int = 0, shares: Sequence[bool] | Flags | None = None
+) -> list[Interval]:
+    """The interval of each column's ratio.
+
+    `shares` says which columns are shares, lying between 0 and 1 by their nature; None takes those of
+    zeros and ones alone. Nothing is drawn: `resamples` and `seed` are read by nobody, and stand here for
+    callers that give them.
     """
-    columns = sums.numerator.shape[1]
-    drawn = resampled_sums(np.hstack([sums.numerator, sums.denominator]), resamples, seed)
-    return divide(drawn[:, :columns], drawn[:, columns:])
+    shares = sums.binary if shares is None else np.asarray(shares)
+    return estimated(sums, sums.influence, shares, lambda moved: spread_of(moved, sums.counts))
 
 
-def resampled_sums(values: Values, resamples: int, seed: int) -> Values:
-    """Sums of `values` `[tasks, columns]` over tasks drawn with replacement, `[resamples, columns]`."""
-    tasks, columns = values.shape
-    if tasks == 0:
-        return np.zeros((resamples, columns))
-    block = max(1, _CELLS // tasks)
-    return np.vstack(
-        [
-            _weights(tasks, min(block, resamples - start), seed, start) @ values
-            for start in range(0, resamples, block)
-        ]
-    )
+def signed_intervals(sums: Sums) -> list[Interval]:
+    """As `intervals`, of means of signed shares: values from -1 to 1, as of who did better on a task."""
+    return signed_estimated(sums, sums.influence, sums.counted, lambda moved: spread_of(moved, sums.counts))
 
 
-def intervals(sums: Sums, resamples: int, seed: int) -> list[Interval]:
-    """The BCa interval of each column's ratio."""
-    point, drawn = sums.ratios, bootstrap_ratios(sums, resamples, seed)
-    with np.errstate(invalid="ignore"):
-        influence = sums.numerator - point * sums.denominator
-    return _intervals(point, drawn, sums.counts, _acceleration(influence))
-
-
-def percentile_intervals(sums: Sums, resamples: int, seed: int) -> list[Interval]:
-    """The percentile interval of each column's ratio: for differences, whose skewness is noise."""
-    return _intervals(sums.ratios, bootstrap_ratios(sums, resamples, seed), sums.counts)
-
-
-def paired_differences(a: Sums, b: Sums, resamples: int, seed: int) -> list[PairedDifference]:
-    """Column by column a - b, with the same task in the same row of both.
+def paired_differences(
+    a: Sums, b: Sums, resamples: int = 0, seed: int = 0, shares: Sequence[bool] | Flags | None = None
+) -> list[PairedDifference]:
+    """Column by column a - b, with the same task in the same row of both; arguments as of `intervals`.
 
     A task that either side leaves out of a column is left out of it for both. The relative difference
     is a / b - 1; None where b is zero.
@@ -162,126 +205,177 @@ def paired_differences(a: Sums, b: Sums, resamples: int, seed: int) -> list[Pair
         raise ValueError(f"paired sums need one shape, not {a.numerator.shape} and {b.numerator.shape}")
     both = (a.denominator != 0) & (b.denominator != 0)
     a, b = (Sums(np.where(both, s.numerator, 0.0), np.where(both, s.denominator, 0.0)) for s in (a, b))
-    point_a, point_b = a.ratios, b.ratios
-    drawn_a, drawn_b = (bootstrap_ratios(side, resamples, seed) for side in (a, b))
-    differences = _intervals(point_a - point_b, drawn_a - drawn_b, a.counts)
-    relatives = _intervals(divide(point_a, point_b) - 1, divide(drawn_a, drawn_b) - 1, a.counts)
-    return [PairedDifference(d, r) for d, r in zip(differences, relatives, strict=True)]
+    shares = a.binary & b.binary if shares is None else np.asarray(shares)
+    influence = a.influence, b.influence
+    return differences(a, b, *influence, both, shares, lambda moved: spread_of(moved, a.counts))
 
 
-def divide(numerator: Values, denominator: Values) -> Values:
-    """The quotient, NaN where the denominator is zero."""
-    result = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), np.nan)
-    np.divide(numerator, denominator, out=result, where=denominator != 0)
-    return result
+def probability(better: Interval) -> dict[str, Any]:
+    """P(a better), ties half, from the interval of how often a was better less how often b was."""
+    mean, low, high = (
+        None if end is None else (1 + end) / 2 for end in (better.mean, better.ci_low, better.ci_high)
+    )
+    return {"mean": mean, **replace(better, ci_low=low, ci_high=high).limits()}
 
 
-def quantile_interval(point: float, drawn: Values, n: int) -> Interval:
-    """The percentile interval of one statistic from its `drawn` values `[resamples]`; `n` for its width."""
-    return _intervals(np.array([point]), drawn[:, None], np.array([n]))[0]
+def estimated(sums: Sums, influence: Values, shares: Flags, spread: SpreadOf) -> list[Interval]:
+    """The intervals of the ratios of `sums`, from the influence of what was drawn on them.
 
-
-def _weights(tasks: int, resamples: int, seed: int, start: int) -> Values:
-    return _drawn(tasks, resamples, seed, start).astype(np.float64)
-
-
-@lru_cache(maxsize=64)
-def _drawn(tasks: int, resamples: int, seed: int, start: int) -> NDArray[np.uint16]:
-    """How often each draw took each task, `[resamples, tasks]`; every row sums to `tasks`.
-
-    Kept, because every method of a table is resampled over as many tasks.
+    `influence` is `[tasks, columns]`, behind runs where there are several, whose `sums` are then those of
+    all; `spread` makes of an influence the spread of the estimate.
     """
-    rng = np.random.default_rng([seed, start])
-    drawn = rng.integers(0, tasks, size=(resamples, tasks))
-    drawn += np.arange(resamples)[:, None] * tasks
-    counts = np.bincount(drawn.ravel(), minlength=resamples * tasks)
-    return counts.reshape(resamples, tasks).astype(np.uint16)
+    point, varying = sums.ratios, spread(influence)
+    share = np.where(shares, point, 0.0)
+    exact = share_limits(share, effective_outcomes(share, varying, sums.equal_tasks))
+    limits = np.where(shares, exact, mean_limits(point, varying))
+    return as_intervals(point, limits, sums.counts, shares | varies(varying, point))
 
 
-def _acceleration(influence: Values) -> Values:
-    """A sixth of the skewness of the tasks' influence `[tasks, columns]`, `[columns]`; 0 where constant."""
-    squares = (influence**2).sum(axis=0)
-    return np.nan_to_num(divide((influence**3).sum(axis=0), 6 * squares**1.5))
+def signed_estimated(sums: Sums, influence: Values, counted: Flags, spread: SpreadOf) -> list[Interval]:
+    """As `estimated`, of means of values from -1 to 1; `counted` says where in `influence` there is one."""
+    point = sums.ratios
+    limits = signed_limits(point + influence, counted, sums.equal_tasks, spread)
+    return as_intervals(point, limits, sums.counts, np.ones(len(point), dtype=bool))
 
 
-def _intervals(
-    point: Values, drawn: Values, counts: NDArray[np.intp], acceleration: Values | None = None
-) -> list[Interval]:
-    """Quantiles of `drawn` `[resamples, columns]` around `point` `[columns]`.
+def differences(
+    a: Sums, b: Sums, of_a: Values, of_b: Values, counted: Flags, shares: Flags, spread: SpreadOf
+) -> list[PairedDifference]:
+    """Column by column a - b and a / b - 1, from the influence `of_a` and `of_b`; as `signed_estimated`."""
+    point_a, point_b, counts = a.ratios, b.ratios, a.counts
+    difference, moved = point_a - point_b, of_a - of_b
+    varying = spread(moved)
+    values, equal = np.where(shares, difference + moved, 0.0), np.fmin(a.equal_tasks, b.equal_tasks)
+    signed = signed_limits(values, counted, equal, spread)
+    limits = np.where(shares, signed, mean_limits(difference, varying))
+    known = shares | varies(varying, np.fmax(np.abs(point_a), np.abs(point_b)))
+    relative = divide(point_a, point_b) - 1
+    of_relative = spread(np.nan_to_num(divide(of_a - (relative + 1) * of_b, point_b[None])))
+    ratio_limits = relative_limits(relative, of_relative, limits, point_b, shares)
+    return [
+        PairedDifference(d, r)
+        for d, r in zip(
+            as_intervals(difference, limits, counts, known),
+            as_intervals(relative, ratio_limits, counts, known),
+            strict=True,
+        )
+    ]
 
-    Without `acceleration` the levels are symmetric; with it they are BCa's.
+
+def spread_of(influence: Values, counts: NDArray[np.intp]) -> Spread:
+    """The spread of a mean over tasks drawn at random, from their `influence` `[tasks, columns]`.
+
+    `counts` `[columns]` are the tasks that a column counts; the influence of the others is 0.
     """
-    ordered = np.sort(drawn, axis=0)  # NaN goes to the end
-    known = np.count_nonzero(~np.isnan(ordered), axis=0)
+    n = np.maximum(counts, 3).astype(np.float64)  # below `FEWEST` nothing of it is shown
+    second = (influence**2).sum(axis=0) / n
+    skewness = np.nan_to_num(divide((influence**3).sum(axis=0) / n, second**1.5))
+    adjusted = skewness * np.sqrt(n * (n - 1)) / (n - 2)
+    kurtosis = np.nan_to_num(divide((influence**4).sum(axis=0) / n, second**2), nan=3.0)
+    steadiness = np.minimum(2 / np.maximum(kurtosis - 1, 2.0), 1.0)
+    return Spread(second / (n - 1), n - 1, adjusted / np.sqrt(n), steadiness)
+
+
+def varies(spread: Spread, scale: Values) -> Flags:
+    """Whether there is any spread beyond the rounding of numbers of this `scale`, `[columns]`."""
+    return spread.variance > (_TIES * np.nan_to_num(np.abs(scale))) ** 2
+
+
+def mean_limits(mean: Values, spread: Spread) -> Values:
+    """Both ends of a mean's interval, `[2, columns]`."""
+    error, reach = np.sqrt(spread.variance), stdtrit(spread.freedom, 1 - TAIL)
+    third = _SKEWNESS_WEIGHT * spread.skewness / 3
+
+    def hall(y: Values) -> Values:
+        """The studentised mean whose transform, freed from skewness, is `y`."""
+        steep = np.where(np.abs(third) < 1e-6, 1.0, third)
+        return np.where(steep == third, (np.cbrt(1 + 3 * steep * (y - third / 2)) - 1) / steep, y)
+
+    low = mean - error * np.maximum(reach, hall(reach))
+    return np.stack([low, mean - error * np.minimum(-reach, hall(-reach))])
+
+
+def effective_outcomes(share: Values, spread: Spread, equal_tasks: Values) -> Values:
+    """How many independent outcomes of 0 or 1 tell as much about a share, `[columns]`.
+
+    By its variance, less for the degrees of freedom that this rests on; but not less than there are
+    tasks, since no values between 0 and 1 vary more than 0 and 1 do. Where nothing varies: `equal_tasks`.
+    """
+    found = divide(share * (1 - share), spread.variance)
+    freedom = np.maximum(spread.freedom * spread.steadiness, 1.0)
+    sure = found * (_Z / stdtrit(freedom, 1 - TAIL)) ** 2
+    if spread.alone:  # the variance is over n - 1: with one outcome a task this is n
+        sure = np.maximum(sure, np.minimum(found * (1 + 1 / spread.freedom), equal_tasks))
+    return np.where(varies(spread, share) & (share > 0) & (share < 1), sure, equal_tasks)
+
+
+def share_limits(share: Values, outcomes: Values) -> Values:
+    """Both ends of Clopper and Pearson's interval of a share of so many `outcomes`, `[2, columns]`."""
+    share = np.clip(share, 0.0, 1.0)
+    found, rest = outcomes * share, outcomes * (1 - share)
+    low = np.where(found > 0, betaincinv(np.maximum(found, 1e-300), rest + 1, TAIL), 0.0)
+    high = np.where(rest > 0, betaincinv(found + 1, np.maximum(rest, 1e-300), 1 - TAIL), 1.0)
+    return np.stack([np.minimum(low, share), np.maximum(high, share)])  # but for rounding they are already
+
+
+def signed_limits(values: Values, counted: Flags, equal_tasks: Values, spread: SpreadOf) -> Values:
+    """Both ends of the interval of the mean of `values` from -1 to 1, `[2, columns]`.
+
+    `values` and `counted`, whether a column counts one, are `[tasks, columns]`, behind runs where there are
+    several.
+    """
+    cells = []
+    values = np.where(np.abs(values) < _TIES, 0.0, values)
+    drawn = tuple(range(values.ndim - 1))
+    for part in (np.maximum(values, 0.0), np.maximum(-values, 0.0)):
+        share = divide(np.where(counted, part, 0.0).sum(axis=drawn), counted.sum(axis=drawn))
+        varying = spread(np.where(counted, part - share, 0.0))
+        cells.append((share, effective_outcomes(share, varying, equal_tasks)))
+    (a, of_a), (b, of_b) = cells
+    return difference_of_cells(a, b, of_a, of_b, equal_tasks)
+
+
+def difference_of_cells(a: Values, b: Values, of_a: Values, of_b: Values, tasks: Values) -> Values:
+    """Both ends of the interval of a - b, the shares of two cells of a multinomial, `[2, columns]`.
+
+    `of_a` and `of_b` are their effective outcomes: more than `tasks` where values are no mere zeros and
+    ones, and by as much the parts of a task exclude each other more.
+    """
+    (low_a, high_a), (low_b, high_b) = share_limits(a, of_a), share_limits(b, of_b)
+    finer = np.maximum(np.sqrt(of_a * of_b) / tasks, 1.0)
+
+    def distance(from_a: Values, from_b: Values, at_a: Values, at_b: Values) -> Values:
+        odds = np.nan_to_num(divide(at_a * at_b, (1 - at_a) * (1 - at_b)), nan=1.0)
+        correlation = np.minimum(finer * np.sqrt(odds), 1.0)
+        return np.sqrt(from_a**2 + from_b**2 + 2 * correlation * from_a * from_b)
+
+    low = a - b - distance(a - low_a, high_b - b, low_a, high_b)
+    high = a - b + distance(high_a - a, b - low_b, high_a, low_b)
+    return np.clip(np.stack([low, high]), -1.0, 1.0)
+
+
+def relative_limits(
+    relative: Values, spread: Spread, difference: Values, base: Values, shares: Flags
+) -> Values:
+    """Both ends of a / b - 1, `[2, columns]`; `difference` are those of a - b, `base` is b.
+
+    Of shares it holds at least what the difference allows over b: at 0 and 1 nothing else varies.
+    """
+    limits = mean_limits(relative, spread)
+    scaled = np.sort(divide(difference, np.broadcast_to(base, difference.shape)), axis=0)
+    wider = np.stack([np.fmin(limits[0], scaled[0]), np.fmax(limits[1], scaled[1])])
+    return np.where(shares, wider, limits)
+
+
+def as_intervals(mean: Values, limits: Values, counts: NDArray[np.intp], known: Flags) -> list[Interval]:
+    """Columns as intervals: none over fewer than `FEWEST` tasks, nor where it is not `known`."""
     found = []
-    for column, value in enumerate(point):
-        n, draws = int(counts[column]), ordered[: known[column], column]
-        if np.isnan(value) or not len(draws):
-            found.append(Interval(None, None, None, n))
-            continue
-        reach = _reach(n)
-        levels = [_NORMAL.cdf(z) for z in (-reach, reach)]
-        if acceleration is not None:
-            levels = _bca_levels(draws, float(value), float(acceleration[column]), reach)
-        low, high = (_quantile(draws, level) for level in levels)
-        found.append(Interval(float(value), low, high, n))
+    for value, low, high, n, spread in zip(mean, *limits, counts, known, strict=True):
+        interval = Interval(None if np.isnan(value) else float(value), float(low), float(high), int(n))
+        if interval.mean is None:
+            interval = replace(interval, ci_low=None, ci_high=None)
+        elif n < FEWEST or not spread:
+            reason = f"fewer than {FEWEST} tasks" if n < FEWEST else "nothing varies"
+            interval = replace(interval, ci_low=None, ci_high=None, reason=reason)
+        found.append(interval)
     return found
-
-
-def _bca_levels(draws: Values, point: float, acceleration: float, reach: float) -> list[float]:
-    slack = _TIES * max(abs(point), 1e-300)
-    below = np.searchsorted(draws, point - slack, "left")
-    upto = np.searchsorted(draws, point + slack, "right")
-    share = float(np.clip((below + upto) / 2 / len(draws), 1 / len(draws), 1 - 1 / len(draws)))
-    if len(draws) == 1:
-        share = 0.5
-    bias = _NORMAL.inv_cdf(share)
-    shifts = [bias + z for z in (-reach, reach)]
-    # At most 1/6 in size, the acceleration turns this negative only for a handful of tasks.
-    return [_NORMAL.cdf(bias + s / max(1 - acceleration * s, 1e-3)) for s in shifts]
-
-
-@lru_cache(maxsize=1024)
-def _reach(n: int) -> float:
-    """How many standard errors to go either way, where the standard error is that of a variance over n."""
-    return student_quantile(n - 1) * (n / (n - 1)) ** 0.5 if n > 1 else _Z
-
-
-def student_quantile(freedom: float) -> float:
-    """The 97.5% quantile of Student's t with `freedom` degrees of freedom, at least 1, whole or not.
-
-    Hill 1970 (Algorithm 396, doi 10.1145/355598.355600): right to four digits, but between 1 and 2, where
-    it is up to a sixth too wide.
-    """
-    if freedom < 1:
-        raise ValueError(f"Student's t needs at least one degree of freedom, not {freedom}")
-    if freedom == 1:
-        return math.tan(0.475 * math.pi)
-    if freedom == 2:
-        return math.sqrt(2 / (0.05 * 1.95) - 2)
-    a = 1 / (freedom - 0.5)
-    b = 48 / a**2
-    c = ((20700 * a / b - 98) * a - 16) * a + 96.36
-    d = ((94.5 / (b + c) - 3) / b + 1) * math.sqrt(a * math.pi / 2) * freedom
-    y = (d * 0.05) ** (2 / freedom)
-    if y > 0.05 + a:
-        x = -_Z
-        c += 0.3 * (freedom - 4.5) * (x + 0.6) if freedom < 5 else 0.0
-        c += (((0.05 * d * x - 5) * x - 7) * x - 2) * x + b
-        y = x**2
-        y = (((((0.4 * y + 6.3) * y + 36) * y + 94.5) / c - y - 3) / b + 1) * x
-        return math.sqrt(freedom * math.expm1(a * y**2))
-    y = (
-        (1 / (((freedom + 6) / (freedom * y) - 0.089 * d - 0.822) * (freedom + 2) * 3) + 0.5 / (freedom + 4))
-        * y
-        - 1
-    ) * (freedom + 1) / (freedom + 2) + 1 / y
-    return math.sqrt(freedom * y)
-
-
-def _quantile(ordered: Values, level: float) -> float:
-    """Linear interpolation between order statistics, as `numpy.quantile` does."""
-    at = level * (len(ordered) - 1)
-    low = int(at)
-    high = min(low + 1, len(ordered) - 1)
-    return float(ordered[low] + (at - low) * (ordered[high] - ordered[low]))

@@ -44,11 +44,12 @@ def _means_table(
 ) -> str:
     metrics = _printed(results)
     rows = [["method", *(m["label"] for m in metrics.values()), "errors"]]
-    for name, values in methods:
-        if "success" in values:
-            cells = [_cell(values[key], "mean", metric) for key, metric in metrics.items()]
-            rows.append([name, *cells, str(values["errors"])])
-    return f"{title}\n{_align(rows)}" if len(rows) > 1 else ""
+    shown = [(name, values) for name, values in methods if "success" in values]
+    for name, values in shown:
+        cells = [_cell(values[key], "mean", metric) for key, metric in metrics.items()]
+        rows.append([name, *cells, str(values["errors"])])
+    missing = _missing(values[key] for _, values in shown for key in metrics)
+    return f"{title}\n{_align(rows)}{missing}" if shown else ""
 
 
 def _comparison_tables(
@@ -69,11 +70,13 @@ def _comparison_tables(
         marks = ["*" if found[key]["excludes_zero"] else " " for key in metrics]
         differences.append([f"{a} − {b}", *(f"{c}{m}" for c, m in zip(cells, marks, strict=True))])
         chances.append([f"{a}, {b}", *(_chance(found[key]["probability"]) for key in metrics)])
+    missing = _missing(found[key] for found in pairs.values() for key in metrics)
+    unlikely = _missing(found[key]["probability"] for found in pairs.values() for key in metrics)
     return [
         f"Paired differences over the same tasks and seeds, {decoding}, reference {results['reference']}"
-        f"{where}: mean [95% interval]; * the interval excludes zero\n{_align(differences)}",
+        f"{where}: mean [95% interval]; * the interval excludes zero\n{_align(differences)}{missing}",
         f"P(a better than b) on a task drawn at random, ties half, {decoding}{where}: % [95% interval]\n"
-        f"{_align(chances)}",
+        f"{_align(chances)}{unlikely}",
     ]
 
 
@@ -86,15 +89,25 @@ def _cell(row: Mapping[str, Any], key: str, metric: Mapping[str, Any], signed: b
     if row[key] is None:
         return "–"
     spec = f"{'+' if signed else ''}.{metric['digits']}f"
-    value, low, high = (format(row[k] * metric["scale"], spec) for k in (key, "ci_low", "ci_high"))
-    return f"{value} [{low}, {high}]"
+    limits = ", ".join(
+        format(row[k] * metric["scale"], spec) for k in ("ci_low", "ci_high") if row[k] is not None
+    )
+    return f"{format(row[key] * metric['scale'], spec)} [{limits or '–'}]"
 
 
 def _chance(row: Mapping[str, float | None]) -> str:
     mean, low, high = row["mean"], row["ci_low"], row["ci_high"]
-    if mean is None or low is None or high is None:
+    if mean is None:
         return "–"
-    return f"{100 * mean:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
+    return (
+        f"{100 * mean:.0f} [{'–' if low is None or high is None else f'{100 * low:.0f}, {100 * high:.0f}'}]"
+    )
+
+
+def _missing(rows: Iterable[Mapping[str, Any]]) -> str:
+    """A line below a table that says why some of its estimates have no interval; "" where all have one."""
+    reasons = dict.fromkeys(row["reason"] for row in rows if row.get("reason"))
+    return f"\n[–] no interval: {'; '.join(reasons)}" if reasons else ""
 
 
 def _align(rows: Sequence[Sequence[str]]) -> str:

@@ -39,7 +39,7 @@ def cell_text(cell: Cell) -> str:
     """An estimate in one line; a star where a difference's interval excludes zero."""
     star = "*" if cell.tone else ""
     relative = f"({cell.relative})" if cell.relative else ""
-    parts = (f"{cell.value}{star}", relative, cell.interval, cell.chance)
+    parts = (f"{cell.value}{star}", relative, cell.interval or cell.reason, cell.chance)
     return " ".join(part for part in parts if part)
 
 
@@ -64,7 +64,7 @@ def run_markdown(results: Mapping[str, Any], paper: Sequence[PaperRow]) -> str:
     facts = (
         f"{results['tasks']} {results['split']} tasks of {results['env']}, seeds "
         f"{', '.join(map(str, results['seeds']))}. Success: {results['success']}. "
-        "Means with 95% bootstrap intervals over tasks."
+        "Means with 95% intervals over tasks."
     )
     parts = [f"# {results['name']}", facts, *_decodings(results), _behaviour(results)]
     seed_metrics, seed_means = tables_detail.interquartile_table(results)

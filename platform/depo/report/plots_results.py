@@ -100,8 +100,12 @@ def _axis(metric: Mapping[str, Any]) -> str:
 
 
 def _point(axes: Axes, x: Mapping[str, Any], y: Mapping[str, Any], colour: str, filled: bool) -> None:
-    low_high = [[v["mean"] - v["ci_low"], v["ci_high"] - v["mean"]] for v in (x, y)]
-    xerr, yerr = ([[max(low, 0.0)], [max(high, 0.0)]] for low, high in low_high)
+    xerr, yerr = (
+        [[0.0], [0.0]]
+        if v["ci_low"] is None
+        else [[max(v["mean"] - v["ci_low"], 0.0)], [max(v["ci_high"] - v["mean"], 0.0)]]
+        for v in (x, y)
+    )
     axes.errorbar(
         x["mean"], y["mean"] * 100, xerr=xerr, yerr=[[v[0] * 100] for v in yerr], fmt="o", color=colour,
         markersize=6.5 if filled else 5, markerfacecolor=colour if filled else "none",
@@ -130,9 +134,10 @@ def _forest(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str, label: str,
     for y, row in enumerate(rows):
         shown = row if key == "success" else row["relative"]
         if shown["difference"] is not None:
-            middle, low, high = (100 * shown[k] for k in ("difference", "ci_low", "ci_high"))
-            axes.plot([low, high], [y, y], color=ink[row["a"]], linewidth=2)
-            axes.plot(middle, y, "o", color=ink[row["a"]], markersize=6)
+            if shown["ci_low"] is not None:
+                ends = [100 * shown["ci_low"], 100 * shown["ci_high"]]
+                axes.plot(ends, [y, y], color=ink[row["a"]], linewidth=2)
+            axes.plot(100 * shown["difference"], y, "o", color=ink[row["a"]], markersize=6)
     axes.axvline(0, color=INK, linewidth=0.8)
     names = [f"{row['a']} − {row['b']}" for row in rows]
     if max(map(len, names)) > _LONGEST_LABEL:
@@ -164,10 +169,11 @@ def _budget(axes: Axes, curve: Mapping[str, Any], unit: str, ink: Ink) -> None:
     budgets = [0, *curve["budgets"], 1.04 * curve["budgets"][-1]]
     for name, values in curve["methods"].items():
         middle, low, high = (
-            [0.0, *(100 * v for v in values[k]), 100 * values[k][-1]]
+            [] if None in values[k] else [0.0, *(100 * v for v in values[k]), 100 * values[k][-1]]
             for k in ("success", "ci_low", "ci_high")
         )
-        axes.fill_between(budgets, low, high, step="post", color=ink[name], alpha=0.14, linewidth=0)
+        if low:
+            axes.fill_between(budgets, low, high, step="post", color=ink[name], alpha=0.14, linewidth=0)
         axes.step(budgets, middle, where="post", color=ink[name], linewidth=1.6, label=name)
     axes.set_xlabel(f"budget, {unit}")
     axes.set_ylabel("solved within it, %")

@@ -21,6 +21,8 @@ class Cell:
     """decoding/method/metric or decoding/a-b/metric, for whoever reads the page by machine."""
     chance: str = ""
     """The probability that a is better than b on a task, with its interval, for comparisons."""
+    reason: str = ""
+    """Why there is no interval."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +109,12 @@ def difference(row: Mapping[str, Any], metric: Mapping[str, Any], key: str = "")
     relative = row["relative"]["difference"] if metric["better"] == "lower" else None
     return Cell(
         number(row["difference"], metric, signed=True),
-        interval(row["ci_low"], row["ci_high"], metric, signed=True),
+        interval(row, metric, signed=True),
         "" if relative is None else per_cent(relative),
         tone,
         key,
         _chance(row.get("probability")),
+        no_interval(row),
     )
 
 
@@ -140,7 +143,7 @@ def estimate(row: Mapping[str, Any] | None, metric: Mapping[str, Any], key: str 
     """A mean with its interval; "–" over nothing."""
     if row is None or row["mean"] is None:
         return Cell("–", key=key)
-    return Cell(number(row["mean"], metric), interval(row["ci_low"], row["ci_high"], metric), key=key)
+    return Cell(number(row["mean"], metric), interval(row, metric), key=key, reason=no_interval(row))
 
 
 def rounded(row: Mapping[str, Any] | None, scale: float = 1.0, key: str = "") -> Cell:
@@ -150,13 +153,23 @@ def rounded(row: Mapping[str, Any] | None, scale: float = 1.0, key: str = "") ->
     """
     if row is None or row["mean"] is None:
         return Cell("–", key=key)
-    mean, low = (plain(float(row[k]) * scale) for k in ("mean", "ci_low"))
+    mean = plain(float(row["mean"]) * scale)
+    if row["ci_low"] is None:
+        return Cell(mean, key=key, reason=no_interval(row))
     end = "∞)" if row["ci_high"] is None else f"{plain(float(row['ci_high']) * scale)}]"
-    return Cell(mean, f"[{low}, {end}", key=key)
+    return Cell(mean, f"[{plain(float(row['ci_low']) * scale)}, {end}", key=key)
 
 
-def interval(low: float, high: float, metric: Mapping[str, Any], signed: bool = False) -> str:
-    return f"[{number(low, metric, signed)}, {number(high, metric, signed)}]"
+def interval(row: Mapping[str, Any], metric: Mapping[str, Any], signed: bool = False) -> str:
+    """The interval as its metric is printed; "" where there is none."""
+    if row["ci_low"] is None:
+        return ""
+    return f"[{number(row['ci_low'], metric, signed)}, {number(row['ci_high'], metric, signed)}]"
+
+
+def no_interval(row: Mapping[str, Any]) -> str:
+    """Why an estimate has no interval; "" where it has one."""
+    return f"no interval: {row['reason']}" if row.get("reason") else ""
 
 
 def number(value: float, metric: Mapping[str, Any], signed: bool = False) -> str:
@@ -179,4 +192,5 @@ def plain(value: Any) -> str:
 def _chance(row: Mapping[str, Any] | None) -> str:
     if row is None or row["mean"] is None:
         return ""
-    return f"P {row['mean']:.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"
+    limits = "" if row["ci_low"] is None else f" [{row['ci_low']:.2f}, {row['ci_high']:.2f}]"
+    return f"P {row['mean']:.2f}{limits}"

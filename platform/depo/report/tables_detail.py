@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from depo.report.tables import (
@@ -160,7 +160,7 @@ def suites(results: Mapping[str, Any]) -> list[Suite]:
 
 
 def _prefixed(cell: Cell, suite: str) -> Cell:
-    return Cell(cell.value, cell.interval, key=f"{suite}/{cell.key}" if cell.key else "")
+    return replace(cell, key=f"{suite}/{cell.key}" if cell.key else "")
 
 
 def thought_rows(results: Mapping[str, Any]) -> list[Row]:

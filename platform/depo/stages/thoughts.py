@@ -40,7 +40,6 @@ SCHEMA = pa.schema(
     metadata={"record": "TurnUtility", "version": "1"},
 )
 _BATCH = 64
-_RESAMPLES = 10_000
 
 
 def score(
@@ -49,14 +48,13 @@ def score(
     student: StudentConfig,
     runtime: RuntimeConfig,
     count: int,
-    seed: int,
     out_dir: Path,
     tasks: Collection[str] | None = None,
 ) -> Outcome:
     """Score up to `count` episodes of a folder under the policy in `model_dir`, which played them.
 
     Which episodes is decided by their tasks alone, so every method is scored on the same ones, all levels
-    among them; `tasks` are ids to choose from, where the folder holds others too. `seed` is the bootstrap's.
+    among them; `tasks` are ids to choose from, where the folder holds others too.
     A policy without a single thought gives `turns` 0 and no means.
     """
     renderer = load_renderer(model_dir, student.chat_template)
@@ -71,7 +69,7 @@ def score(
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist([asdict(u) for u in scored], schema=SCHEMA), sink, compression="zstd")
     write_atomic(out_dir / UTILITIES, sink.getvalue().to_pybytes())
-    return Outcome(rows=len(scored), metrics={"episodes": len(chosen), **summary(scored, seed)})
+    return Outcome(rows=len(scored), metrics={"episodes": len(chosen), **summary(scored)})
 
 
 def choose(trajectories: Sequence[Trajectory], count: int) -> list[Trajectory]:
@@ -79,10 +77,10 @@ def choose(trajectories: Sequence[Trajectory], count: int) -> list[Trajectory]:
     return sorted(trajectories, key=lambda t: (content_hash(t.task.id), t.id))[:count]
 
 
-def summary(scored: Sequence[TurnUtility], seed: int) -> dict[str, Any]:
+def summary(scored: Sequence[TurnUtility]) -> dict[str, Any]:
     """What a table shows of scored turns; utilities in nats, a mean over turns.
 
-    `intervals` are 95% bootstrap over episodes, whose turns stay together. `by_position` and
+    `intervals` are 95%, over episodes, whose turns stay together. `by_position` and
     `by_outcome` hold `utility_mean` and `turns` of the n-th turns (from "1") and of the episodes that
     ended in success or failure. Over no turns there is nothing but `turns`, 0.
     """
@@ -92,7 +90,7 @@ def summary(scored: Sequence[TurnUtility], seed: int) -> dict[str, Any]:
     outcomes = {"success": True, "failure": False}
     return {
         **_means(scored),
-        "intervals": _intervals(scored, seed),
+        "intervals": _intervals(scored),
         "by_position": {str(n + 1): _mean_of(u for u in scored if u.step == n) for n in positions},
         "by_outcome": {
             name: _mean_of(u for u in scored if u.success == success)
@@ -118,7 +116,7 @@ def _mean_of(scored: Iterable[TurnUtility]) -> dict[str, float]:
     return {"utility_mean": means["utility_mean"], "turns": means["turns"]}
 
 
-def _intervals(scored: Sequence[TurnUtility], seed: int) -> dict[str, dict[str, Any]]:
+def _intervals(scored: Sequence[TurnUtility]) -> dict[str, dict[str, Any]]:
     """Intervals of ratios of sums over episodes, since an episode with more turns says more."""
     episodes: dict[str, Values] = {}
     for u in scored:
@@ -127,7 +125,7 @@ def _intervals(scored: Sequence[TurnUtility], seed: int) -> dict[str, dict[str, 
     utility, positive, tokens, turns = np.array(list(episodes.values())).T
     sums = Sums(np.stack([utility, utility, positive], 1), np.stack([turns, tokens, turns], 1))
     names = ("utility_mean", "utility_per_token", "share_positive")
-    found = intervals(sums, _RESAMPLES, seed)
+    found = intervals(sums, shares=[False, False, True])
     return {name: interval.to_json() for name, interval in zip(names, found, strict=True)}
 
 
