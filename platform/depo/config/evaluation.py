@@ -105,7 +105,7 @@ class EvaluationConfig(Strict):
     """Episodes of each method (first decoding, first seed) whose actions are scored with and without their
     thoughts; 0 scores none."""
     bootstrap: Count = 10000
-    """Resamples behind the interval of an interquartile mean, which takes 2,000 at most; no other draws any."""
+    """Resamples behind the interval of an interquartile mean, 2,000 at most; no other interval draws any."""
 
     @field_validator("seeds", "decoding")
     @classmethod
