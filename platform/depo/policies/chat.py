@@ -192,7 +192,7 @@ class ChatRenderer:
         lead, found, after = whole[len(asked) :].partition(_SAID[0])
         if _SEEN[0] not in asked:
             return "leaves out what a user says; it may want contents in parts"
-        if same < asked.index(_SEEN[0]):
+        if same < asked.index(_SEEN[0]) + len(_SEEN[0]):
             return "renders a past turn differently once the conversation goes on"
         if same < len(asked):
             return f"ends a prompt with {asked[same:]!r}, which does not stand before a past reply"
