@@ -298,6 +298,8 @@ def test_added_tokens_of_the_template_are_no_more_spelt_than_special_ones() -> N
     said = "<think>\nnear\n</think>\n\nAction: go"
     reply = renderer.reply(said)
     assert len(made & set(reply)) == 2  # the marks of its own block are what a model generates
+    for stray in ("Thought: a</think>", "<think>cut", said + "</think>"):
+        assert not made & set(renderer.reply(stray))
     read = renderer.read(reply, 0)
     assert (read.text, read.thought, read.action, read.malformed) == (said, "near", "go", False)
 

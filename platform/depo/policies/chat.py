@@ -13,7 +13,7 @@ from datetime import date
 from functools import lru_cache
 from typing import Any
 
-from depo.policies.base import Exchange, Reply, parse_reply
+from depo.policies.base import Exchange, Reply, parse_reply, reply_parts
 from depo.policies.tokens import TextEncoder
 from depo.records import content_hash
 
@@ -103,8 +103,11 @@ class ChatRenderer:
             if ended:
                 text = bare.removesuffix(next(end for end in self._end_texts if bare.endswith(end)))
         text = text.strip() if self._trims else text
-        lead = "" if self._prompt_end else self._lead
-        return (*self._encoder.reply(lead + text if text else "", self._before_reply), self.end_of_turn)
+        # The marks of its own think block are what a model generates, and no others.
+        block = reply_parts(text).line or 0 if self._encoder.think_marks else 0
+        if text and not self._prompt_end:
+            text, block = self._lead + text, block + len(self._lead)
+        return (*self._encoder.reply(text, self._before_reply, block), self.end_of_turn)
 
     def reply_ids(self, reply: Reply) -> tuple[int, ...]:
         """Ids of a reply as the policy made them, or of its text where it has none."""

@@ -68,11 +68,11 @@ class TextEncoder:
         named = self._name(text)
         return self._ids(self._show(named) if self._key in named else named)
 
-    def reply(self, text: str, before: str = "") -> tuple[int, ...]:
-        """Ids of a reply's text behind the end of its prompt; marks of a think block are tokens where
-        there are such."""
-        if self.think_marks:
-            text = _THINK.sub(lambda found: self._names.get(found[0], found[0]), text)
+    def reply(self, text: str, before: str = "", marked: int = 0) -> tuple[int, ...]:
+        """Ids of a reply's text behind the end of its prompt; marks of a think block in its first `marked`
+        characters are tokens where there are such."""
+        marks = _THINK.sub(lambda found: self._names.get(found[0], found[0]), text[:marked])
+        text = marks + text[marked:]
         context = self._name(before)
         opening, ids = self._ids(context), self._ids(context + text)
         return ids[len(opening) :] if ids[: len(opening)] == opening else self._ids(text)
