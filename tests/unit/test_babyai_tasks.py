@@ -149,6 +149,14 @@ def test_a_room_too_full_for_the_agent_is_drawn_anew():
     assert world.grid.get(*world.agent_pos) is None
 
 
+def test_a_start_state_does_not_depend_on_how_many_came_before():
+    world, found = make_world("GoToDoor"), set()  # a level without a thing that is placed but the agent
+    for _ in range(1_010):
+        world.reset(seed=7)
+        found.add(fingerprint(world))
+    assert len(found) == 1
+
+
 def test_an_unknown_split_is_refused():
     with pytest.raises(ConfigError, match="use one of train, validation, test"):
         brief_env().tasks("dev", 1)

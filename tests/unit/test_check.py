@@ -15,12 +15,13 @@ from depo.records import Task
 SHAPE = "it has what the contract names"
 SPLITS = "splits share no task"
 SAME = "the same actions lead to the same episode"
+REWARDS = "rewards are finite numbers"
 SNAPSHOT = "a restored state has the same future"
 INVALID = "an invalid action is an observation"
 UNMOVED = "an invalid action changes nothing"
 AVAILABLE = "available actions are valid"
 PICKLE = "it survives pickling"
-FIRST = {"train": 0, "validation": 100, "test": 200}
+FIRST = {"train": 0, "validation": 100_000, "test": 200_000}
 
 
 class Sound:
@@ -117,7 +118,7 @@ class SharedIds(Sound):
 
 class SameGame(Sound):
     def reset(self, task):
-        return super().reset(Task(task.env, task.level, task.seed % 100, task.split))
+        return super().reset(Task(task.env, task.level, task.seed % 100_000, task.split))
 
 
 class TwiceInOneSplit(Sound):
@@ -140,6 +141,55 @@ class MislabelledSplit(Sound):
 class AnySplit(Sound):
     def tasks(self, split, count):
         return super().tasks(split if split in FIRST else "train", count)
+
+
+class SharesTheLast(Sound):
+    """90 tasks a split; the last ten test tasks are train tasks under other numbers."""
+
+    def tasks(self, split, count):
+        return super().tasks(split, min(count, 90))
+
+    def reset(self, task):
+        seed = task.seed % 100_000 - 80 if task.seed >= FIRST["test"] + 80 else task.seed
+        return super().reset(Task(task.env, task.level, seed, task.split))
+
+
+class SmallWorld(Sound):
+    """30 tasks a split; one of validation is one of train."""
+
+    def tasks(self, split, count):
+        return super().tasks(split, min(count, 30))
+
+    def reset(self, task):
+        seed = 3 if task.seed == FIRST["validation"] + 3 else task.seed
+        return super().reset(Task(task.env, task.level, seed, task.split))
+
+
+class SharesANumber(Sound):
+    """300 tasks a split, of which the last of validation is a train task; more are refused."""
+
+    def tasks(self, split, count):
+        if count > 300:
+            raise ValueError("there are 300")
+        tasks = super().tasks(split, count)
+        last = [Task(self.id, "one", 5, split)] if split == "validation" and count == 300 else tasks[299:]
+        return tasks[:299] + last
+
+
+class SaysHowMany(SharesANumber):
+    def task_count(self, split):
+        return 300
+
+
+class PaysNothingAtAll(Sound):
+    def step(self, action):
+        result = super().step(action)
+        return StepResult(result.observation, float("nan"), result.terminated, False, result.info)
+
+
+class PaysInWords(Sound):
+    def refuse(self, action):
+        return StepResult("no", "none", False, False, {"valid": False})
 
 
 class Clocked(Sound):
@@ -279,7 +329,7 @@ class Forgetful(Sound):
 @pytest.mark.parametrize("env", [Sound, WithoutSnapshots, OpenEnded, FewTasks])
 def test_a_sound_environment_passes(env):
     checks = check_env(f"test_check:{env.__name__}", {})
-    assert len(checks) == 8
+    assert len(checks) == 9
     assert [check for check in checks if not check.ok] == []
 
 
@@ -291,7 +341,12 @@ def test_a_sound_environment_passes(env):
         (NoStep, SHAPE, "no method step"),
         (NoTasks, SPLITS, "no split has a task"),
         (SharedIds, SPLITS, "train and validation share sound/one/0"),
-        (SameGame, SPLITS, "train and validation share sound/one/0, which plays like sound/one/100"),
+        (SameGame, SPLITS, "train and validation share sound/one/0, which plays like sound/one/100000"),
+        (SharesTheLast, SPLITS, "sound/one/0, which plays like sound/one/200080 (10 of 90 test tasks"),
+        (SharesANumber, SPLITS, "train and validation share sound/one/5"),
+        (SaysHowMany, SPLITS, "train and validation share sound/one/5"),
+        (PaysNothingAtAll, REWARDS, "the environment gave nan as a reward; it must be a finite number"),
+        (PaysInWords, REWARDS, "the environment gave 'none' as a reward"),
         (TwiceInOneSplit, SPLITS, "train has ['sound/one/0'] more than once"),
         (OtherTasksEachTime, SPLITS, "train has other tasks when asked again"),
         (MislabelledSplit, SPLITS, "a task of validation names another split"),
@@ -322,10 +377,18 @@ def test_a_broken_clause_is_found_and_told_in_one_line(env, clause, detail):
     assert detail in checks[clause].detail and "\n" not in checks[clause].detail
 
 
-@pytest.mark.parametrize("env", [AnySplit, AliasedSnapshot, Lenient, Stumbles, Promises, Unpicklable])
+@pytest.mark.parametrize(
+    "env", [AnySplit, AliasedSnapshot, Lenient, Stumbles, Promises, Unpicklable, PaysNothingAtAll]
+)
 def test_one_broken_clause_leaves_the_others_alone(env):
     failed = [check.name for check in check_env(f"test_check:{env.__name__}", {}) if not check.ok]
     assert 1 <= len(failed) <= 2
+
+
+def test_a_few_tasks_that_play_alike_by_chance_are_told():
+    checks = {check.name: check for check in check_env("test_check:SmallWorld", {})}
+    told = "train and validation share sound/one/3, which plays like sound/one/100003 (1 of 30 validation"
+    assert checks[SPLITS].ok and told in checks[SPLITS].detail
 
 
 def test_the_rogue_actions_are_those_that_policies_come_up_with():

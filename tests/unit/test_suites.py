@@ -169,11 +169,14 @@ def test_paths_of_a_suite_mean_the_same_in_workers(tmp_path, monkeypatch):
     (tmp_path / "gsm8k").mkdir()  # the name of the data set is no path
     (tmp_path / "data" / "a.json").write_text("{}")
     said = {"dataset": "gsm8k", "system": "Say it. " * 1000}
-    env = EnvConfig(id="maths", options={**said, "path": "./data", "cache_dir": "./data"})
+    splits = {"train": [0, 5], "test": "./data/a.json"}
+    env = EnvConfig(id="maths", options={**said, "path": "./data", "cache_dir": "./data", "splits": splits})
     where = str(tmp_path / "data")
-    assert placed(env).options == {**said, "path": where, "cache_dir": where}
+    placed_splits = {"train": [0, 5], "test": f"{where}/a.json"}
+    assert placed(env).options == {**said, "path": where, "cache_dir": where, "splits": placed_splits}
     # What an environment keeps for itself does not make its tasks others.
-    assert files_of(env) == {"path": {"a.json": hashlib.sha256(b"{}").hexdigest()}}
+    content = {"a.json": hashlib.sha256(b"{}").hexdigest()}
+    assert files_of(env) == {"path": content, "splits.test": content}
 
 
 class Counted(Solver):

@@ -248,3 +248,25 @@ def test_actions_are_listed_unless_told_otherwise():
 def test_a_bad_option_is_named(options, message):
     with pytest.raises(ConfigError, match=message):
         WebShopEnv(**options)
+
+
+def test_splits_take_the_numbers_of_goals_and_levels_pick_among_them():
+    splits = {"train": [0, 40], "test": ["webshop_41", "webshop_7041", "40"]}
+    with pytest.raises(ConfigError, match=r"splits\.test: no task 7041; the shop has goals 0 to"):
+        WebShopEnv(size=60, cache_dir=cache_dir(), splits=splits).tasks("test", 1)
+    env = WebShopEnv(size=60, cache_dir=cache_dir(), splits=splits | {"test": ["41", "40"]})
+    tasks = env.tasks("test", 2)
+    assert [task.seed for task in tasks] == [41, 40] and env.task_count("train") == 40
+    assert env.reset(tasks[0]) and all(task.level == env.goal_of(task).difficulty for task in tasks)
+    level = tasks[0].level
+    picked = WebShopEnv(
+        size=60, cache_dir=cache_dir(), splits=splits | {"test": ["41", "40"]}, levels=[level]
+    )
+    assert picked.tasks("test", 1) == tasks[:1]
+    with pytest.raises(ConfigError, match=r"splits\.test: [12] tasks, 3 were asked for"):
+        pickle.loads(pickle.dumps(picked)).tasks("test", 3)
+    own = WebShopEnv(size=60, cache_dir=cache_dir())
+    count = own.task_count("train")
+    assert len(own.tasks("train", count)) == count
+    with pytest.raises(ConfigError, match=f"the shop has only {count} train goals"):
+        own.tasks("train", count + 1)

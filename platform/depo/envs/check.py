@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from depo.config.base import ConfigError
-from depo.envs.base import SnapshotUnsupported, StepResult, TextEnv
+from depo.envs.base import Counted, SnapshotUnsupported, StepResult, TextEnv, received
 from depo.envs.registry import make_env
 from depo.records import Task
 
@@ -29,10 +31,16 @@ ROGUE = {
 """Action strings that no environment may take as valid, by what is odd about them."""
 _OPEN = ("1", "42", "look", "none")
 """What is tried where an environment offers no actions because any text will do."""
-_TASKS, _SPLIT_TASKS, _TURNS = 6, 40, 12
+_TASKS, _TURNS = 6, 12
+_MOST, _ENDLESS = 10_000, 200
+"""Tasks of a split that are listed of an environment that cannot count them, and of one without end."""
+_ALIKE = 0.1
+"""Share of a split's tasks that may play like another split's."""
+_LISTING_S, _PLAYING_S = 3.0, 5.0
+"""Seconds to list the tasks of a split, and to begin those of all splits; as many to play those alike."""
 _METHODS = ("reset", "step", "available_actions", "snapshot", "restore", "tasks")
 
-Seen = tuple[str, float, bool, bool, Any]
+Seen = tuple[str, str, bool, bool, Any]
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,7 @@ def check_env(env_id: str, options: dict[str, Any]) -> list[Check]:
     checks: list[tuple[str, Callable[[TextEnv, Callable[[], TextEnv]], str]]] = [
         ("splits share no task", _splits),
         ("the same actions lead to the same episode", _deterministic),
+        ("rewards are finite numbers", _rewards),
         ("a restored state has the same future", _snapshots),
         ("an invalid action is an observation", _invalid),
         ("an invalid action changes nothing", _unmoved),
@@ -118,34 +127,84 @@ def _tasks(env: TextEnv) -> list[Task]:
     raise AssertionError("no split has a task")
 
 
+def _every(env: TextEnv, split: str) -> list[Task]:
+    """All tasks of a split; where they have no end, or it takes more than seconds, the first of them."""
+    counted = isinstance(env, Counted)
+    count = env.task_count(split) if isinstance(env, Counted) else None
+    if count is not None:
+        return env.tasks(split, count) if count else []
+    most = _ENDLESS if counted else _MOST
+    found: list[Task] = []
+    until, refused, count = time.monotonic() + _LISTING_S, most + 1, min(_TASKS, most)
+    while count > len(found) and (not found or time.monotonic() < until):
+        try:
+            tasks = env.tasks(split, count)
+        except ValueError:
+            refused = count
+        else:
+            if len(tasks) < count:
+                return tasks
+            found = tasks
+        count = min(2 * count, most) if refused > most else (len(found) + refused) // 2
+    return found
+
+
 def _splits(env: TextEnv, make: Callable[[], TextEnv]) -> str:
-    tasks = {split: _some(env, split, _SPLIT_TASKS) for split in SPLITS}
     _tasks(env)
+    tasks = {split: _every(env, split) for split in SPLITS}
+    owners: dict[str, str] = {}
     for split, found in tasks.items():
         twice = [id for id, times in Counter(task.id for task in found).items() if times > 1]
         _demand(not twice, f"{split} has {twice[:2]} more than once")
         _demand(all(task.split == split for task in found), f"a task of {split} names another split")
-        _demand(found == _some(env, split, _SPLIT_TASKS), f"{split} has other tasks when asked again")
-    owners: dict[str, tuple[str, str]] = {}
-    for split, found in tasks.items():
-        marks = [(task, task.id) for task in found]
-        marks += [(task, _played(env, task)) for task in found[:_TASKS]]
-        for task, mark in marks:
-            owner, first = owners.setdefault(mark, (split, task.id))
-            also = "" if first == task.id else f", which plays like {task.id}"
-            _demand(owner == split, f"{owner} and {split} share {first}{also}")
+        again = env.tasks(split, len(found)) if found else []
+        _demand(found == again, f"{split} has other tasks when asked again")
+        for task in found:
+            owner = owners.setdefault(task.id, split)
+            _demand(owner == split, f"{owner} and {split} share {task.id}")
+    said = ", ".join(f"{len(found)} {split}" for split, found in tasks.items()) + _same_games(env, tasks)
     try:
         env.tasks("no such split", 1)
     except ValueError:
-        return ", ".join(f"{len(found)} {split}" for split, found in tasks.items())
+        return said
     raise AssertionError("tasks('no such split', 1) raises no ValueError")
 
 
-def _played(env: TextEnv, task: Task) -> str:
-    """What a task looks like through three random walks: two tasks that differ differ here.
+def _same_games(env: TextEnv, tasks: dict[str, list[Task]]) -> str:
+    """Demand that few tasks of one split play like one of another; what else there is to say of it.
 
-    The first observation alone may be shared by different tasks where the agent sees little.
+    Tasks that begin alike are played: different ones may share a first observation where the agent sees
+    little. A few that read the same to the end are chance where a world is small; they are told.
     """
+    until = time.monotonic() + _PLAYING_S
+    begin: dict[str, list[Task]] = defaultdict(list)
+    looked_at: Counter[str] = Counter()
+    for task in (task for row in zip_longest(*tasks.values()) for task in row if task is not None):
+        if time.monotonic() > until:
+            break
+        begin[env.reset(task)].append(task)
+        looked_at[task.split] += 1
+    alike: dict[str, list[str]] = defaultdict(list)
+    for group in (group for group in begin.values() if len({task.split for task in group}) > 1):
+        if time.monotonic() > until + _PLAYING_S:
+            break
+        owners: dict[str, Task] = {}
+        for task in group:
+            owner = owners.setdefault(_played(env, task), task)
+            if owner.split != task.split:
+                both = f"{owner.split} and {task.split} share {owner.id}, which plays like {task.id}"
+                alike[task.split].append(both)
+    told = ""
+    for split, found in alike.items():
+        share = f"{found[0]} ({len(found)} of {looked_at[split]} {split} tasks are another split's)"
+        _demand(len(found) <= _ALIKE * looked_at[split], share)
+        told += f"; {share}"
+    left = sum(map(len, tasks.values())) - looked_at.total()
+    return told + (f"; time was up before {left} of them" if left else "")
+
+
+def _played(env: TextEnv, task: Task) -> str:
+    """What a task looks like through three random walks: two tasks that differ differ here."""
     return repr([_walk(env, task, random.Random(walk))[0] for walk in range(3)])
 
 
@@ -156,6 +215,17 @@ def _deterministic(env: TextEnv, make: Callable[[], TextEnv]) -> str:
     for task, first, actions in reversed(episodes):
         for again in (_replay(env, task, actions), _replay(other, task, actions)):
             _demand(first == again, f"{task.id} differs when played again: {_difference(first, again)}")
+    return ""
+
+
+def _rewards(env: TextEnv, make: Callable[[], TextEnv]) -> str:
+    for task in _tasks(env):
+        rng = random.Random(task.seed)
+        env.reset(task)
+        for action in ("no such action", *([""] * _TURNS)):
+            result = received(env.step(action or rng.choice(_choices(env))))
+            if result.terminated or result.truncated:
+                break
     return ""
 
 
@@ -257,7 +327,9 @@ def _replay(env: TextEnv, task: Task, actions: list[str]) -> list[Any]:
 
 
 def _seen(result: StepResult) -> Seen:
-    return (result.observation, result.reward, result.terminated, result.truncated, result.info.get("valid"))
+    # As text, since NaN differs from itself; another clause is about that.
+    reward = repr(result.reward)
+    return (result.observation, reward, result.terminated, result.truncated, result.info.get("valid"))
 
 
 def _over(seen: list[Any]) -> bool:

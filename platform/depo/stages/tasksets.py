@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from depo.config.base import ConfigError
 from depo.config.schema import EnvConfig, EvaluationConfig, SuiteConfig
@@ -75,21 +77,36 @@ def draws(config: EvaluationConfig) -> list[tuple[str, int, str]]:
 def files_of(env: EnvConfig) -> dict[str, dict[str, str]]:
     """Hashes of the files that an environment's options name, by option: with other files at the same
     path its tasks are others. What an option `..._dir` names is for the environment to fill."""
-    return {option: files_hash(path) for option, path in _paths(env).items() if not option.endswith("dir")}
+    return {
+        ".".join(names): files_hash(path)
+        for names, path in _paths(env.options)
+        if not names[-1].endswith("dir")
+    }
 
 
 def placed(env: EnvConfig) -> EnvConfig:
     """The environment with the paths in its options as workers elsewhere understand them."""
-    found = {option: str(path.resolve()) for option, path in _paths(env).items()}
-    return env.model_copy(update={"options": {**env.options, **found}})
+    return env.model_copy(update={"options": _resolved(env.options)})
 
 
-def _paths(env: EnvConfig) -> dict[str, Path]:
-    """Options that name something on disk; a plain word (`math`) is a name, whatever lies beside."""
-    words = {option: value for option, value in env.options.items() if isinstance(value, str)}
-    return {
-        option: Path(word)
-        for option, word in words.items()
-        # `Path.exists` would raise on a text that is too long for a path.
-        if ("/" in word or "." in word) and os.path.exists(word)
-    }
+def _resolved(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _resolved(each) for name, each in value.items()}
+    path = _path(value)
+    return value if path is None else str(path.resolve())
+
+
+def _paths(options: Mapping[str, Any], *above: str) -> Iterator[tuple[tuple[str, ...], Path]]:
+    """Options, and options within options, that name something on disk."""
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _paths(value, *above, str(name))
+        elif (path := _path(value)) is not None:
+            yield (*above, str(name)), path
+
+
+def _path(value: Any) -> Path | None:
+    """What a text names on disk, if anything; a plain word (`math`) is a name, whatever lies beside."""
+    # `Path.exists` would raise on a text that is too long for a path.
+    named = isinstance(value, str) and ("/" in value or "." in value) and os.path.exists(value)
+    return Path(value) if named else None

@@ -100,7 +100,7 @@ def make_world(name: str, pinned: bool = False) -> Any:
         creator = type(creator.__name__, (creator,), {"locked_room": _LeftBehind()})
     world = creator(**spec.kwargs)
     world.gen_obs = _no_image
-    world.place_obj = _bounded(world.place_obj)
+    _bound(world)
     if pinned and isinstance(world, LevelGen):
         world.reset = _twice(world)  # type: ignore[method-assign]
     return world
@@ -138,23 +138,29 @@ def _no_image() -> dict[str, Any]:
     return {}
 
 
-def _bounded(place: Callable[..., Any]) -> Callable[..., Any]:
-    """minigrid's `place_obj`, which gives up on an agent that fits nowhere.
+def _bound(world: Any) -> None:
+    """Let minigrid's `place_obj` give up on an agent that fits nowhere.
 
     minigrid draws for ever where each free cell of a small room looks at an object; told that it
     cannot be done, it starts over with another grid.
     """
+    place, draw = world.place_obj, world.gen_mission
     tries = 0
+
+    def drawn_anew() -> None:
+        # Counted from each draw on: what was drawn before must not show in a start state.
+        nonlocal tries
+        tries = 0
+        draw()
 
     def bounded(obj: Any, *args: Any, **kwargs: Any) -> Any:
         nonlocal tries
         tries = tries + 1 if obj is None else 0  # None places the agent
         if tries > _MOST_TRIES:
-            tries = 0
             raise RecursionError("no place for the agent")
         return place(obj, *args, **kwargs)
 
-    return bounded
+    world.place_obj, world.gen_mission = bounded, drawn_anew
 
 
 def _say_nothing(*_: Any) -> None:

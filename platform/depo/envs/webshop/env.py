@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from depo.config.base import ConfigError
 from depo.envs.base import StepResult
+from depo.envs.task_lists import TaskNumbers, task_numbers
 from depo.envs.webshop import texts
 from depo.envs.webshop.nouns import Kind, make_tagger
 from depo.envs.webshop.product import Goal, Product, Variant
@@ -56,8 +57,9 @@ class WebShopEnv:
     word; by default the repaired rules hold. `mode` is how a page is written: "text", in one line,
     or "text_rich", with buttons marked. `show_actions` adds what can be done to each observation: as
     a rule only under the repaired rules. `max_steps` ends an episode, by default after 30 valid
-    actions, under `compat` never. `levels` picks difficulties for `tasks`. `nouns` says how nouns
-    are found for the reward: "simple", "spacy", or "auto" for spaCy where it is installed.
+    actions, under `compat` never. `levels` picks difficulties for `tasks`; `splits` takes AgentGym's task
+    numbers, which are those of the goals (`TaskNumbers`), instead of the environment's own. `nouns` says
+    how nouns are found for the reward: "simple", "spacy", or "auto" for spaCy where it is installed.
     `instructions` picks the system prompt: "full", or one line for a student that is trained on the
     task. Raises `ConfigError` on a bad value.
 
@@ -81,6 +83,7 @@ class WebShopEnv:
         nouns: Kind = "auto",
         instructions: Literal["full", "brief"] = "full",
         cache_dir: str | None = None,
+        splits: Mapping[str, Any] | TaskNumbers | None = None,
     ) -> None:
         _demand(catalogue is None or isinstance(catalogue, str), "catalogue", "a path", catalogue)
         _demand(_is_count(size), "size", "a whole number of 1 or more", size)
@@ -101,11 +104,13 @@ class WebShopEnv:
         listed = isinstance(levels, Sequence) and not isinstance(levels, str)
         _demand(listed, "levels", "a list of levels", levels)
         self._tagger = make_tagger(nouns)
+        self._listed = None if splits is None else task_numbers(splits, self.id)
         # A copy in another process must not settle on another tagger: "auto" is decided here.
         self._options = {
             "catalogue": catalogue, "size": size, "seed": seed, "human_goals": human_goals, "compat": compat,
             "mode": mode, "show_actions": show_actions, "max_steps": max_steps, "levels": tuple(levels),
             "nouns": self._tagger.kind, "instructions": instructions, "cache_dir": cache_dir,
+            "splits": self._listed,
         }  # fmt: skip
         self.levels = tuple(levels)
         self.compat = compat
@@ -190,9 +195,34 @@ class WebShopEnv:
         """The first `count` tasks of a split; a task's seed is the number of its goal.
 
         Goals that no purchase of their own product meets are left out; `reset` plays them all the same.
-        Raises `ConfigError` for an unknown split or level, and where there are too few goals.
+        Of `splits` all goals are taken. Raises `ConfigError` for an unknown split or level, and where there
+        are too few goals.
         """
+        if self._listed is not None:
+            tasks = self._given(split)
+            if len(tasks) < count:
+                raise ConfigError(f"splits.{split}: {len(tasks)} tasks, {count} were asked for; widen it")
+            return tasks[:count]
         return _splits(self.shop).tasks(self.id, split, count, self.levels, self._can_be_met)
+
+    def task_count(self, split: str) -> int:
+        """Tasks of a split, each of which is looked at."""
+        if self._listed is not None:
+            return len(self._given(split))
+        return _splits(self.shop).count(self.id, split, self.levels, self._can_be_met)
+
+    def _given(self, split: str) -> list[Task]:
+        """The tasks of `splits`, of the levels asked for."""
+        assert self._listed is not None
+        goals, tasks = self.shop.goals, []
+        for number in self._listed.of(split):
+            if number >= len(goals):
+                raise ConfigError(
+                    f"splits.{split}: no task {number}; the shop has goals 0 to {len(goals) - 1}"
+                )
+            task = Task(self.id, goals[number].difficulty, number, split)
+            tasks += [task] if not self.levels or task.level in self.levels else []
+        return tasks
 
     def _visit(self) -> Visit:
         if self._opened is None:

@@ -74,23 +74,30 @@ class Splits:
     ) -> list[Task]:
         """The first `count` tasks that fit, over the levels in turn; a level used up loses its turn.
 
-        Raises
-        `ConfigError` for an unknown split or level, and where there are too few goals.
+        Raises `ConfigError` for an unknown split or level, and where there are too few goals.
         """
-        if split not in SPLITS:
-            raise ConfigError(f"unknown split {split!r}; use one of {', '.join(SPLITS)}")
-        known = sorted({level for split in SPLITS for level in self._levels[split]})
-        for level in levels:
-            if level not in known:
-                raise ConfigError(f"levels: unknown level {level!r}; the goals have {', '.join(known)}")
-        queues = [filter(fits, self._queue(env, level, split)) for level in levels or known]
-        tasks = list(islice(_in_turn(queues), count))
+        tasks = list(islice(self._fitting(env, split, levels, fits), count))
         if len(tasks) < count:
             raise ConfigError(
                 f"the shop has only {len(tasks)} {split} goals, {count} were asked for; ask for fewer, or "
                 "give a larger catalogue"
             )
         return tasks
+
+    def count(self, env: str, split: str, levels: Sequence[str], fits: Callable[[Task], bool]) -> int:
+        """How many tasks fit; raises as `tasks` does."""
+        return sum(1 for _ in self._fitting(env, split, levels, fits))
+
+    def _fitting(
+        self, env: str, split: str, levels: Sequence[str], fits: Callable[[Task], bool]
+    ) -> Iterator[Task]:
+        if split not in SPLITS:
+            raise ConfigError(f"unknown split {split!r}; use one of {', '.join(SPLITS)}")
+        known = sorted({level for split in SPLITS for level in self._levels[split]})
+        for level in levels:
+            if level not in known:
+                raise ConfigError(f"levels: unknown level {level!r}; the goals have {', '.join(known)}")
+        return _in_turn([filter(fits, self._queue(env, level, split)) for level in levels or known])
 
     def _queue(self, env: str, level: str, split: str) -> Iterator[Task]:
         return (Task(env, level, int(goal), split) for goal in self._levels[split].get(level, ()))
