@@ -28,7 +28,9 @@ ODD = (
     "\x00\x01\x07\t\n\x0b\x0c\r\x1b\x1c\x1d\x1e\x1f\x7f\x85\xa0\u2028\u2029\ufeff\ufffd\ud7ff\ue000\U0001f600"
     '"\\/é'
 )
-PIECES = st.sampled_from([*ODD, "a", " ", "\r\n", "[]", "{}", "OK", "Action:", "Thought:", "<think>"])
+PIECES = st.sampled_from(
+    [*ODD, "\ud83d", "\udc80", "a", " ", "\r\n", "[]", "{}", "OK", "Action:", "Thought:", "<think>"]
+)
 TEXT = st.lists(PIECES, max_size=6).map("".join)
 REPLY = st.one_of(
     TEXT.filter(lambda text: text.strip()),
@@ -83,6 +85,8 @@ DEMONSTRATIONS = ("openai", "trl-sft", "agentgym")
 @given(made=episodes())
 def test_whatever_is_exported_is_imported_the_same(format_, made, tmp_path_factory):
     folder = tmp_path_factory.mktemp("around")
+    write_table(folder / "stored" / "a.parquet", made, Trajectory)
+    made = read_trajectories(folder / "stored")  # no table holds half a surrogate pair
     kept = [t for t in made if format_ not in DEMONSTRATIONS or t.told.label == "D"]
     if format_ == "trl-dpo":
         begins = [(t.task, t.system, t.steps[0].observation, t.steps[0].context) for t in made]
