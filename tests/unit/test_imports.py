@@ -368,6 +368,21 @@ def test_what_a_row_marks_as_not_trained_is_context(marks, own, tmp_path):
     assert inside == [said_[n] for n in range(max(own)) if n not in own]
 
 
+@pytest.mark.parametrize("trained", [True, False, 1, 0])
+def test_what_a_mask_means_is_seen_from_the_users_messages(trained, tmp_path):
+    user = {"from": "human", "value": "A.", "mask": not trained}
+    said_ = [{"from": "gpt", "value": ACT, "mask": mask} for mask in (not trained, trained)]
+    (read,), _ = imported([shared(user, said_[0], user, said_[1])], tmp_path, "llama-factory")
+    assert (read.num_steps, read.steps[0].context) == (1, (ContextTurn("A.", ACT),))
+    for first in ("A.", user | {"mask": trained}):
+        with pytest.raises(ConfigError, match=r"row 1: conversations\[2\]: `mask` may mean trained or not"):
+            imported(
+                [shared(first, said_[0], user if first != "A." else "A.", said_[1])],
+                tmp_path,
+                "llama-factory",
+            )
+
+
 def test_what_the_assistant_says_in_a_prompt_is_context(tmp_path):
     prompt = chat(("system", "Act."), ("user", "A."), ("assistant", ACT), ("user", "B."))["messages"]
     completion = chat(("assistant", "OK."), ("user", "C."), ("assistant", ACT))["messages"]

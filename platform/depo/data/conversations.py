@@ -139,6 +139,9 @@ def read_messages(chat: Sequence[Any], name: str) -> tuple[list[Message], bool]:
     messages: list[Message] = []
     marks: list[bool | None] = []
     default = True
+    marked = [turn for turn in chat if isinstance(turn, Mapping) and turn.get("mask") in (0, 1)]
+    said_by = [_ROLES.get(str(turn.get("from") or turn.get("role"))) for turn in marked]
+    masks = {bool(turn["mask"]) for turn, who in zip(marked, said_by, strict=True) if who != "assistant"}
     for number, turn in enumerate(chat, 1):
         at = f"{name}[{number}]"
         if not isinstance(turn, Mapping):
@@ -152,7 +155,7 @@ def read_messages(chat: Sequence[Any], name: str) -> tuple[list[Message], bool]:
             messages[-1] = Message("tool", f"{messages[-1].text}\n{message.text}")
             continue
         messages.append(message)
-        key, mark = _mark(turn, at) if message.role == "assistant" else ("", None)
+        key, mark = _mark(turn, masks, at) if message.role == "assistant" else ("", None)
         default = default and not (key == "loss" and mark)
         marks.append(mark)
     own = [default if mark is None else mark for mark in marks]
@@ -251,8 +254,7 @@ def _text(turn: Mapping[str, Any], key: str, said: str, at: str) -> str:
         raise BadRow(f"{at}: `{key}` is {shown(value)}, not text; mend it")
     if _ROLES[said] != "assistant":
         if value is None:
-            has = "is null" if key in turn else "is missing"
-            raise BadRow(f"{at}: has no `{key}` ({has}); check --format, or complete the message")
+            raise BadRow(f"{at}: has no `{key}`; check --format, or complete the message")
         return _clean(value, at)
     text = value or ""
     if isinstance(reasoning := turn.get("reasoning_content"), str) and reasoning.strip():
@@ -308,10 +310,16 @@ def _from_json(value: Any) -> Any:
         return value
 
 
-def _mark(turn: Mapping[str, Any], at: str) -> tuple[str, bool | None]:
-    """By which key a turn says whether it is trained on, and what; None where it does not say."""
-    if turn.get("mask") is not None:
-        raise BadRow(f"{at}: `mask` may mean trained or not trained; rename it `loss` (true is trained)")
+def _mark(turn: Mapping[str, Any], masks: set[bool], at: str) -> tuple[str, bool | None]:
+    """By which key a turn says whether it is trained on, and what; None where it does not say.
+
+    What `mask` means is seen from `masks`, what it is where nobody trains: on the user's messages.
+    """
+    mask = turn.get("mask")
+    if mask is not None:
+        if mask not in (0, 1) or len(masks) != 1:
+            raise BadRow(f"{at}: `mask` may mean trained or not trained; rename it `loss` (true is trained)")
+        return "mask", bool(mask) not in masks
     for key in _MARKS:
         value = turn.get(key)
         if value is not None:
@@ -360,13 +368,9 @@ def _number(row: Mapping[str, Any], name: str) -> float | None:
 
 
 _KINDS: dict[Any, str] = {
-    list: "a list",
-    str: "text",
-    bool: "true or false",
-    (int, float): "a number",
-    (list, dict, str): "a list or text",
-    (str, int): "text or a number",
-}
+    list: "a list", str: "text", bool: "true or false", (int, float): "a number",
+    (list, dict, str): "a list or text", (str, int): "text or a number",
+}  # fmt: skip
 
 
 def _field(row: Mapping[str, Any], name: str, kind: Any, where: str = "") -> Any:
@@ -389,11 +393,8 @@ def _clean(text: str, where: str) -> str:
 
 FORMATS: dict[str, tuple[str, ...]] = {
     "openai": ("messages",),
-    "trl-kto": ("messages", "prompt"),
-    "trl-sft": ("messages", "prompt"),
-    "trl-dpo": ("messages", "prompt"),
+    **dict.fromkeys(("trl-kto", "trl-sft", "trl-dpo", "hf"), ("messages", "prompt")),
     "llama-factory": ("conversations", "messages", "instruction"),
     "agentgym": ("conversations",),
-    "hf": ("messages", "prompt"),
 }
 """The columns in which a format's rows may hold their messages."""
