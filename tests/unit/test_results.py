@@ -59,7 +59,9 @@ def episodes(methods=("bc_raw", "bc", "kto", "depo"), decodings=("sampled", "gre
 
 @pytest.fixture(scope="module")
 def results():
-    return build_results(episodes(), config(compare=[("kto", "bc_raw")]), {"seed": 0}, {"bc": {"steps": 60}})
+    return build_results(
+        episodes(), config(comparisons=[("kto", "bc_raw")]), {"seed": 0}, {"bc": {"steps": 60}}
+    )
 
 
 def row(results, a, b, metric, decoding="sampled"):
@@ -95,8 +97,51 @@ def test_the_comparisons_are_against_the_reference_depo_against_kto_and_those_as
     }  # fmt: skip
 
 
+def named(methods, **evaluation):
+    """The pairs compared, and the pair in question, of methods given as objective and what it starts from."""
+    settings = {
+        name: {"objective": objective, "init": init, **({"alpha_tokens": 3} if objective == "dpo" else {})}
+        for name, (objective, init) in methods.items()
+    }
+    rounds = [{"name": "teacher", "policy": {"kind": "teacher"}}]
+    config = parse_config(
+        {
+            "name": "exp",
+            "rounds": rounds,
+            "methods": settings,
+            "evaluation": {"reference": "base", **evaluation},
+        }
+    )
+    found = build_results(episodes(tuple(methods), ("sampled",), tasks=6), config, {})
+    compared = dict.fromkeys((c["a"], c["b"]) for c in found["comparisons"])
+    return list(compared), found["headline"]
+
+
+def test_which_methods_are_compared_follows_what_they_are_and_not_their_names():
+    base = {"base": ("sft", "student")}
+    renamed = {**base, "plain": ("kto", "base"), "my_depo": ("depo", "base")}
+    compared, headline = named(renamed)
+    assert compared == [("plain", "base"), ("my_depo", "base"), ("my_depo", "plain")]
+    assert headline == ["my_depo", "base"]
+    misnamed = {**base, "depo": ("sft", "base"), "kto": ("sft", "base"), "last": ("simpo", "base")}
+    compared, headline = named(misnamed)
+    assert compared == [("depo", "base"), ("kto", "base"), ("last", "base")]
+    assert headline == ["last", "base"]
+
+
+def test_a_bonus_is_held_against_its_absence_from_the_same_start_only():
+    methods = {
+        "base": ("sft", "student"), "other": ("sft", "student"), "kto": ("kto", "other"),
+        "depo": ("depo", "base"), "dpo": ("dpo", "base"),
+    }  # fmt: skip
+    compared, _ = named(methods, comparisons=[["depo", "kto"], ["kto", "dpo"]])
+    assert compared == [
+        ("other", "base"), ("kto", "base"), ("depo", "base"), ("dpo", "base"), ("depo", "kto"), ("kto", "dpo")
+    ]  # fmt: skip
+
+
 def test_a_pair_asked_for_twice_stands_once():
-    found = build_results(episodes(), config(compare=[("depo", "kto"), ("depo", "bc")]), {})
+    found = build_results(episodes(), config(comparisons=[("depo", "kto"), ("depo", "bc")]), {})
     assert len(found["comparisons"]) == 4 * 2 * len(KEYS)
 
 
@@ -122,7 +167,9 @@ def test_differences_over_successes_are_over_tasks_where_both_succeed(results):
 def test_the_order_of_episodes_changes_nothing(results):
     shuffled = episodes()
     random.Random(3).shuffle(shuffled)
-    again = build_results(shuffled, config(compare=[("kto", "bc_raw")]), {"seed": 0}, {"bc": {"steps": 60}})
+    again = build_results(
+        shuffled, config(comparisons=[("kto", "bc_raw")]), {"seed": 0}, {"bc": {"steps": 60}}
+    )
     assert again == results
 
 

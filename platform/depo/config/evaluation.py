@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence, Set
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal, Self
@@ -96,8 +97,9 @@ class EvaluationConfig(Strict):
     first alone. Further seeds, put after it, keep the episodes there are."""
     reference: str = "bc"
     """The method every other one is compared with."""
-    compare: list[tuple[str, str]] = []
-    """Further pairs (a, b) to compare."""
+    comparisons: list[tuple[str, str]] = []
+    """Pairs (a, b) to compare, beside each method with the reference, and each method with an efficiency
+    bonus with those that have none, are otherwise of its objective, and start from the same policy."""
     prices: dict[str, PriceConfig] = {}
     """Policy name to what its tokens cost, for cost-of-pass; "default" for those not named. Without it
     nothing is priced."""
@@ -180,15 +182,15 @@ class EvaluationConfig(Strict):
             if self.methods.count(name) > 1:
                 raise ValueError(f"evaluation.methods: {name!r} stands there twice; leave one out")
         require(self.reference, known, "evaluation.reference")
-        for a, b in self.compare:
+        for a, b in self.comparisons:
             for name in (a, b):
-                require(name, known, "evaluation.compare")
+                require(name, known, "evaluation.comparisons")
                 if name not in tried:
                     raise ValueError(
-                        f"evaluation.compare: {name!r} is not tried; add it to evaluation.methods"
+                        f"evaluation.comparisons: {name!r} is not tried; add it to evaluation.methods"
                     )
             if a == b:
-                raise ValueError(f"evaluation.compare: {a!r} with itself says nothing; drop the pair")
+                raise ValueError(f"evaluation.comparisons: {a!r} with itself says nothing; drop the pair")
         for name in self.prices:
             require(name, [*known, "default"], "evaluation.prices")
 
@@ -213,4 +215,6 @@ class EvaluationConfig(Strict):
 def require(name: str, known: Sequence[str], key: str) -> None:
     """Raise `ValueError` where `name`, given at `key`, is none of the `known`."""
     if name not in known:
-        raise ValueError(f"{key}: {name!r} is not defined; known: {', '.join(known)}")
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{key}: {name!r} is not defined; known: {', '.join(known)}{hint}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from depo.config.endpoint import PriceConfig
 from depo.config.schema import EvaluationConfig, ExperimentConfig
+from depo.evaluation.comparisons import headline, pairs
 from depo.evaluation.curves import success_curves
 from depo.evaluation.economics import economics_of, frontier, means_on_axes
 from depo.evaluation.interquartile import stratified_intervals
@@ -68,6 +69,7 @@ def build_results(
         "seeds": list(evaluation.seeds),
         "decoding": evaluation.decoding[0],
         "reference": evaluation.reference,
+        "headline": headline(config, list(primary)),
         "success": success_definition(evaluation.success_reward),
         "metrics": {metric.key: describe(metric) for metric in METRICS},
         "methods": {
@@ -76,7 +78,7 @@ def build_results(
             | _told(info.get(name, {}))
             for name in names
         },
-        "comparisons": _comparisons(names, groups, evaluation),
+        "comparisons": _comparisons(names, groups, config),
         "economics": {
             "prices": {name: price.model_dump(mode="json") for name, price in evaluation.prices.items()},
             **frontiers,
@@ -226,14 +228,12 @@ def _told(info: Mapping[str, Any]) -> dict[str, Any]:
     return {**thoughts, "info": rest}
 
 
-def _comparisons(names: Sequence[str], groups: Groups, evaluation: EvaluationConfig) -> list[dict[str, Any]]:
-    """Against the reference, DEPO against KTO, and the pairs asked for; under each decoding."""
-    pairs = [(name, evaluation.reference) for name in names if name != evaluation.reference]
-    pairs += [("depo", "kto"), *evaluation.compare]
-    decodings = dict.fromkeys([*evaluation.decoding, *sorted({d for _, d in groups})])
+def _comparisons(names: Sequence[str], groups: Groups, config: ExperimentConfig) -> list[dict[str, Any]]:
+    """Every pair that is compared, under each decoding."""
+    decodings = dict.fromkeys([*config.evaluation.decoding, *sorted({d for _, d in groups})])
     return [
         {"a": a, "b": b, "decoding": decoding, **row}
-        for a, b in dict.fromkeys(pairs)
+        for a, b in pairs(config, names)
         for decoding in decodings
         if (a, decoding) in groups and (b, decoding) in groups
         for row in compare(groups[a, decoding], groups[b, decoding])
@@ -256,5 +256,5 @@ def _suite(episodes: Sequence[Episode], suite: str, config: ExperimentConfig) ->
         "success": success_definition(settings.success_reward),
         "decoding": decoding,
         "methods": {name: _by_parts(groups[name, decoding], {}, []) for name in names},
-        "comparisons": _comparisons(names, groups, evaluation),
+        "comparisons": _comparisons(names, groups, config),
     }

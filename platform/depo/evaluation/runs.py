@@ -11,6 +11,7 @@ import numpy as np
 
 from depo.config.base import ConfigError
 from depo.config.schema import ExperimentConfig
+from depo.evaluation.comparisons import pairs
 from depo.evaluation.crossed import (
     crossed_differences,
     crossed_interval,
@@ -35,7 +36,7 @@ from depo.records import Episode, content_hash
 
 _OF_THE_RUN = {"name", "seed", "description", "departures", "runtime", "tracking", "sweep"}
 _OF_THE_TABLE = {
-    "methods", "suites", "seeds", "reference", "compare", "prices", "difficulty", "thought_utility",
+    "methods", "suites", "seeds", "reference", "comparisons", "prices", "difficulty", "thought_utility",
     "bootstrap",
 }  # fmt: skip
 
@@ -91,7 +92,7 @@ def compare_runs(runs: Sequence[RunEpisodes]) -> dict[str, Any]:
         "methods": {name: _measure(policy) for name, policy in policies.items()},
         "comparisons": [
             {"a": a, "b": b, **row}
-            for a, b in _pairs(policies, config)
+            for a, b in _pairs(policies, [runs[members[0]].config for members in configurations.values()])
             for row in _compare(policies[a], policies[b])
         ],
     }
@@ -154,17 +155,14 @@ def _labels(runs: Sequence[RunEpisodes]) -> list[str]:
     return [run.name if names.count(run.name) == 1 else str(run.path) for run in runs]
 
 
-def _pairs(policies: Mapping[str, _Policy], config: ExperimentConfig) -> list[tuple[str, str]]:
-    """Within a configuration against the reference, DEPO against KTO and those asked for; across them each
-    method against itself under the first."""
+def _pairs(policies: Mapping[str, _Policy], configs: Sequence[ExperimentConfig]) -> list[tuple[str, str]]:
+    """Within a configuration the pairs that it compares; across them each method against itself under the
+    first."""
     named = {(policy.configuration, policy.method): name for name, policy in policies.items()}
-    evaluation = config.evaluation
     found = []
-    for number in dict.fromkeys(policy.configuration for policy in policies.values()):
+    for number, config in enumerate(configs):
         own = [policy.method for policy in policies.values() if policy.configuration == number]
-        wanted = [(m, evaluation.reference) for m in own if m != evaluation.reference]
-        wanted += [("depo", "kto"), *evaluation.compare]
-        found += [((number, a), (number, b)) for a, b in wanted]
+        found += [((number, a), (number, b)) for a, b in pairs(config, own)]
         found += [((number, m), (0, m)) for m in own if number]
     return list(dict.fromkeys((named[a], named[b]) for a, b in found if a in named and b in named))
 
@@ -201,15 +199,15 @@ def _compare(a: _Policy, b: _Policy) -> list[dict[str, Any]]:
     """
     within = a.configuration == b.configuration
     if within:
-        pairs = [paired_sums(a.runs[run], b.runs[run]) for run in a.runs if run in b.runs]
+        tried = [paired_sums(a.runs[run], b.runs[run]) for run in a.runs if run in b.runs]
     else:
-        pairs = [paired_sums(x, y) for x in a.runs.values() for y in b.runs.values()]
-    if not pairs or not pairs[0].a.numerator.size:
+        tried = [paired_sums(x, y) for x in a.runs.values() for y in b.runs.values()]
+    if not tried or not tried[0].a.numerator.size:
         return []
     runs = None if within else (len(a.runs), len(b.runs))
-    of_a, of_b = [pair.a for pair in pairs], [pair.b for pair in pairs]
+    of_a, of_b = [pair.a for pair in tried], [pair.b for pair in tried]
     differences = crossed_differences(of_a, of_b, share_columns(*of_a, *of_b), runs)
-    chances = crossed_signed([pair.a_better for pair in pairs], runs)
+    chances = crossed_signed([pair.a_better for pair in tried], runs)
     return [
         {"metric": metric.key, **difference.to_json(), "probability": probability(chance)}
         for metric, difference, chance in zip(METRICS, differences, chances, strict=True)

@@ -119,22 +119,17 @@ def difference(row: Mapping[str, Any], metric: Mapping[str, Any], key: str = "")
 
 
 def headline(results: Mapping[str, Any]) -> tuple[str, list[tuple[str, Cell]]]:
-    """The pair in question, and its success, tokens and steps: DEPO, or else the last method.
-
-    ("", []) where there is nothing to compare.
-    """
-    reference, decoding = results["reference"], results["decoding"]
-    others = [name for name in results["methods"] if name != reference]
-    name = "depo" if "depo" in others else (others or [""])[-1]
+    """The pair in question, and its success, tokens and steps; ("", []) where there is nothing to compare."""
+    pair, decoding = results.get("headline", []), results["decoding"]
     found = {
         row["metric"]: row
         for row in results["comparisons"]
-        if (row["a"], row["b"], row["decoding"]) == (name, reference, decoding)
+        if [row["a"], row["b"], row["decoding"]] == [*pair, decoding]
     }
     if not found:
         return "", []
     keys = ("tokens_all", "steps_all", "success")
-    return f"{name} − {reference}", [
+    return " − ".join(pair), [
         (results["metrics"][key]["label"], difference(found[key], results["metrics"][key])) for key in keys
     ]
 

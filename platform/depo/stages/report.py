@@ -10,6 +10,7 @@ from typing import Any
 
 from depo.config.schema import ExperimentConfig
 from depo.data.store import read_table, read_trajectories, write_atomic
+from depo.evaluation.comparisons import headline
 from depo.evaluation.results import build_results
 from depo.records import Episode, Manifest
 from depo.report.examples import Example, pick_examples
@@ -78,11 +79,11 @@ def _told(manifests: Sequence[Manifest]) -> dict[str, dict[str, Any]]:
 
 
 def _examples(config: ExperimentConfig, evaluations: Path) -> list[Example]:
-    """The reference beside the last method of the table, on the same tasks."""
-    methods = config.evaluated
-    before, after = config.evaluation.reference, methods[-1]
-    if before not in methods or before == after:
+    """The pair in question, on the same tasks."""
+    pair = headline(config, config.evaluated)
+    if not pair:
         return []
+    after, before = pair
     decoding = config.evaluation.decoding[0]
     return pick_examples(*(read_trajectories(evaluations / name / decoding) for name in (before, after)))
 
