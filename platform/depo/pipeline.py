@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from depo import bodies
 from depo.config.base import ConfigError
+from depo.config.limits import check_batch
 from depo.config.load import dump_config
 from depo.config.schema import (
     AnnotationConfig,
@@ -148,6 +149,13 @@ def check(config: ExperimentConfig, pending: Set[str], planned: bool = False) ->
         and not Path(student.model).is_absolute()
     ):
         require_commit(student.model, student.revision)
+    workers = config.runtime.training.num_workers
+    batches = {f"methods.{name}": method.batch_size for name, method in config.methods.items()}
+    trained = {f"methods.{name}" for name in config.methods if f"train {name}" in pending}
+    if student.model == "tiny" and "student" in pending:
+        batches, trained = batches | {"student.tiny": student.tiny.batch_size}, trained | {"student.tiny"}
+    for key in sorted(trained):
+        check_batch(batches[key], workers, f"{key}.batch_size")
     bodies.check_student(config, download=not planned)
 
 

@@ -163,7 +163,8 @@ def test_the_bill_follows_the_servers_own_counts(server: Server) -> None:
 
 
 def test_a_context_that_is_too_long_gets_malformed_replies(policy: OpenAIPolicy) -> None:
-    too_long, fits = answer_all(policy, [ask("far " * 600, n=2), ask("near")])
+    past = Exchange("far " * 600, Reply("Action: go", "", "go", False, 3))
+    too_long, fits = answer_all(policy, [ask("far", n=2, history=(past,)), ask("near")])
     assert [(reply.text, reply.malformed) for reply in too_long] == [("", True)] * 2
     assert fits[0].num_tokens > 0
 

@@ -18,8 +18,8 @@ from transformers import PreTrainedTokenizerFast
 from depo.config.base import ConfigError
 from depo.config.schema import StudentConfig
 from depo.data.samples import reply_mask
-from depo.policies.base import Exchange, Reply
-from depo.policies.chat import ChatRenderer, no_room
+from depo.policies.base import Exchange, Reply, Request, Sampling
+from depo.policies.chat import ChatRenderer, no_room, require_room
 from depo.policies.checkpoint import load_renderer, load_tokenizer
 
 LLAMA3 = (
@@ -382,3 +382,19 @@ def test_fingerprint_tells_templates_apart_and_survives_pickling() -> None:
     again = pickle.loads(pickle.dumps(renderer))
     assert again.fingerprint == renderer.fingerprint != ChatRenderer(tokenizer(LLAMA3)).fingerprint
     assert again.context(SYSTEM, history(again), "x") == renderer.context(SYSTEM, history(renderer), "x")
+
+
+def test_a_context_without_room_is_the_policys_doing_only_after_its_first_turn():
+    def asked(max_tokens, turns):
+        past = (Exchange("o", Reply("", "", "", True, 0)),) * turns
+        return Request("s", past, "o", 1, Sampling(max_tokens=max_tokens), 0)
+
+    assert require_room(asked(20, 0), 80, 100)
+    assert not require_room(asked(20, 1), 81, 100)
+    with pytest.raises(ValueError, match="the task begins with 81 tokens, which leave no room"):
+        require_room(asked(20, 0), 81, 100)
+    for turns in (0, 1):
+        with pytest.raises(
+            ConfigError, match="max_tokens: replies of 100 tokens leave no room in a context of 100"
+        ):
+            require_room(asked(100, turns), 5, 100)

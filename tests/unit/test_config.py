@@ -114,3 +114,44 @@ def test_an_override_may_stand_in_a_file(tmp_path):
     assert apply_overrides({}, [f"runtime=@{tmp_path / 'node.yaml'}"]) == {"runtime": {"num_cpus": 2}}
     with pytest.raises(ConfigError, match=r"absent\.yaml: cannot be read"):
         apply_overrides({}, [f"runtime=@{tmp_path / 'absent.yaml'}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("evaluation.max_tokens=2048",
+         "evaluation.max_tokens: replies of 2048 tokens leave no room in a context"),
+        ("student.max_length=64",
+         "evaluation.max_tokens: replies of 64 tokens leave no room in a context of 64 (student"),
+        ("evaluation.suites={far: {env: {id: maths}, max_tokens: 9999}}",
+         "evaluation.suites.far.max_tokens: replies"),
+        ("rounds.0={name: teacher, policy: {kind: engine, model: student}, search: {max_tokens: 4096}}",
+         "rounds.0.search.max_tokens: replies of 4096 tokens"),
+        ("runtime.generation={vllm: {max_model_len: 64}}",
+         "evaluation.max_tokens: replies of 64 tokens leave no room in a context of 64 (runtime.generation"),
+        ("rounds.0.search={max_steps: 4, max_depth: 5}",
+         "rounds.0.search: max_depth: 5 is more than max_steps"),
+        ("evaluation.controlled={few: {method: bc, tokens: 65}}",
+         "evaluation.controlled.few.tokens: 65 allows"),
+        ("evaluation.thought_utility=91", "evaluation.thought_utility: 91 episodes are more than the 90"),
+        ("runtime.generation={actors: 1, min_actors: 2}",
+         "runtime.generation: min_actors: 2 are more than actors"),
+        ("runtime.generation={num_gpus: 1, vllm: {tensor_parallel: 2}}",
+         "runtime.generation: vllm.tensor_parallel: 2 GPUs are more than the num_gpus=1"),
+        ("runtime.generation={vllm: {lora: 'on', max_lora_rank: 8}}",
+         "runtime.generation.vllm.max_lora_rank: 8 is below the rank 16 of methods.bc.lora.r"),
+        ("student.tiny={hidden_size: 100, heads: 3}",
+         "student.tiny: hidden_size: 100 is no multiple of twice heads=3"),
+    ],
+)  # fmt: skip
+def test_limits_that_contradict_each_other_are_refused_by_key(override, message):
+    with pytest.raises(ConfigError) as caught:
+        parse_config(apply_overrides(MINIMAL, [override]))
+    assert str(caught.value).startswith(message)
+
+
+def test_a_limit_that_another_engine_has_is_not_kept():
+    overrides = ["runtime.generation={engine: transformers, vllm: {max_model_len: 64}}"]
+    parse_config(apply_overrides(MINIMAL, overrides))
+    teacher = ["rounds.0.search.max_tokens=4096"]  # no context that is known of
+    parse_config(apply_overrides(MINIMAL, teacher))

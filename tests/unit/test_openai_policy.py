@@ -229,10 +229,9 @@ def test_a_request_that_is_refused_alone_is_its_answers_error(
     "error",
     [
         {"code": "context_length_exceeded"},
-        {"code": "content_filter"},
         {"code": 400, "message": "This model's maximum context length is 512 tokens. However, you asked for"},
     ],
-    ids=["length", "filter", "vllm"],
+    ids=["length", "vllm"],
 )
 def test_context_that_cannot_be_answered_gets_malformed_replies(
     endpoint: Endpoint, policy: OpenAIPolicy, error: dict[str, Any]
@@ -241,6 +240,26 @@ def test_context_that_cannot_be_answered_gets_malformed_replies(
     replies = one(policy, ask(n=3)).replies
     assert [(r.text, r.malformed, r.num_tokens) for r in replies] == [("", True, 0)] * 3
     assert len(endpoint.bodies) == 1
+    # Before its first turn nothing is of the policy's doing.
+    endpoint.faults = [status(400, **error)]
+    failed = one(policy, replace(ask(n=3), history=()))
+    assert isinstance(failed.error, RequestFailed) and failed.replies == []
+
+
+def cut_by_filter(handler: Any) -> None:
+    message = {"role": "assistant", "content": "Thought: "}
+    handler.send(200, {"choices": [{"index": 0, "message": message, "finish_reason": "content_filter"}]})
+
+
+@pytest.mark.parametrize("where", ["request", "reply"])
+def test_what_the_endpoint_filters_is_no_reply_of_the_policy(
+    endpoint: Endpoint, policy: OpenAIPolicy, where: str
+) -> None:
+    for _ in range(6):  # however often in a row, the endpoint is of use
+        endpoint.faults = [status(400, code="content_filter")] if where == "request" else [cut_by_filter]
+        failed = one(policy)
+        assert type(failed.error) is RequestFailed and "filter" in str(failed.error)
+    assert one(policy).error is None
 
 
 @pytest.mark.parametrize(

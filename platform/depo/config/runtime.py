@@ -53,6 +53,17 @@ class GenerationRuntime(Strict):
     """Try tasks again that an earlier start of an unfinished stage gave up."""
     vllm: VllmConfig = VllmConfig()
 
+    @model_validator(mode="after")
+    def _limits_agree(self) -> GenerationRuntime:
+        if self.min_actors > self.actors:
+            raise ValueError(f"min_actors: {self.min_actors} are more than actors={self.actors}; lower it")
+        if 0 < self.num_gpus < self.vllm.tensor_parallel and self.engine != "transformers":
+            raise ValueError(
+                f"vllm.tensor_parallel: {self.vllm.tensor_parallel} GPUs are more than the num_gpus="
+                f"{self.num_gpus:g} of a worker; raise num_gpus"
+            )
+        return self
+
 
 class TrainingRuntime(Strict):
     """Ray Train workers."""

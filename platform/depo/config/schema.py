@@ -17,6 +17,7 @@ from depo.config.env import EnvConfig as EnvConfig
 from depo.config.evaluation import EvaluationConfig as EvaluationConfig
 from depo.config.evaluation import MethodName, require
 from depo.config.evaluation import SuiteConfig as SuiteConfig
+from depo.config.limits import check_limits
 from depo.config.method import LoraConfig as LoraConfig
 from depo.config.method import MethodConfig as MethodConfig
 from depo.config.runtime import RuntimeConfig
@@ -64,6 +65,16 @@ class TinyConfig(Strict):
     """Episodes a step, over all workers."""
     observation_weight: Fraction = 0.1
     """Loss weight of tokens that are not the agent's; 0 trains on the agent's tokens alone."""
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> TinyConfig:
+        twice = 2 * self.heads
+        if self.hidden_size % twice:
+            raise ValueError(
+                f"hidden_size: {self.hidden_size} is no multiple of twice heads={self.heads}; take "
+                f"{twice * max(1, round(self.hidden_size / twice))}"
+            )
+        return self
 
 
 class StudentConfig(Strict):
@@ -189,6 +200,14 @@ class SearchConfig(Strict):
     """Force the form `Thought: ...`, `Action: ...` on every reply; vLLM only, and slower. A reply cut
     by `max_tokens` is malformed all the same."""
 
+    @model_validator(mode="after")
+    def _limits_agree(self) -> SearchConfig:
+        if self.max_depth is not None and self.max_depth > self.max_steps:
+            raise ValueError(
+                f"max_depth: {self.max_depth} is more than max_steps, which is {self.max_steps}; lower it"
+            )
+        return self
+
 
 class RoundConfig(Strict):
     """One round of generation: who acts, on how many training tasks, searched how."""
@@ -306,6 +325,7 @@ class ExperimentConfig(Strict):
             require(method.samples, rounds, f"methods.{name}.samples")
         self.evaluation.check_names(policies, RESERVED)
         self._refuse_circles()
+        check_limits(self)
         if self.sweep is not None:
             require(self.sweep.method, list(self.methods), "sweep.method")
             check_space(self.sweep, self.methods[self.sweep.method])

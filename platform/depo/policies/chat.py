@@ -13,7 +13,8 @@ from datetime import date
 from functools import lru_cache
 from typing import Any
 
-from depo.policies.base import Exchange, Reply, parse_reply, reply_parts
+from depo.config.base import ConfigError
+from depo.policies.base import Exchange, Reply, Request, parse_reply, reply_parts
 from depo.policies.tokens import TextEncoder
 from depo.records import content_hash
 
@@ -276,8 +277,29 @@ def _chosen_template(tokenizer: Any) -> str:
     return template
 
 
+def require_room(request: Request, input_tokens: int, limit: int) -> bool:
+    """Whether a context of `limit` tokens holds these and a reply.
+
+    False only where the policy has had a turn, so that it is its own doing. Raises `ConfigError` where no
+    reply could ever be so long, and `ValueError` where the task's first observation is too long: then
+    nobody has failed.
+    """
+    most = request.sampling.max_tokens
+    if most >= limit:
+        raise ConfigError(
+            f"max_tokens: replies of {most} tokens leave no room in a context of {limit}; lower it, or raise "
+            "student.max_length (runtime.generation.vllm.max_model_len)"
+        )
+    if input_tokens + most > limit and not request.history:
+        raise ValueError(
+            f"the task begins with {input_tokens} tokens, which leave no room for a reply of {most} in a "
+            f"context of {limit}: raise student.max_length"
+        )
+    return input_tokens + most <= limit
+
+
 def no_room(input_tokens: int) -> Reply:
-    """What stands for a reply where the context leaves no room for one: nothing, malformed."""
+    """What stands for a reply where the turns so far leave no room for one: nothing, malformed."""
     return Reply("", "", "", malformed=True, num_tokens=0, input_tokens=input_tokens)
 
 

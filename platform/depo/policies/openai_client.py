@@ -25,11 +25,13 @@ from depo.policies.openai_wire import (
     Ask,
     Completed,
     Failed,
+    Filtered,
     Outcome,
     Refused,
     Unanswerable,
     chat_ask,
     cost,
+    filtered,
     ids_ask,
     outcome,
     read,
@@ -134,8 +136,9 @@ class Client:
     async def answer(self, call: Call) -> list[Reply]:
         """The request's `n` replies; endpoints that answer with fewer choices are asked again.
 
-        A context that the endpoint calls too long, or filters, gets malformed, empty replies. Fewer
-        than `n` come back only where the call is not wanted any more. Greedy siblings are equal: one is
+        A context that the turns so far made too long gets malformed, empty replies; one that is too long
+        from the start, or filtered, is no failure of the policy and raises. Fewer than `n` come back only
+        where the call is not wanted any more. Greedy siblings are equal: one is
         asked for, and bears the cost of all. Raises `RequestFailed` where this request alone fails,
         `EndpointError` where no other would do better, and `BudgetSpent`.
         """
@@ -156,11 +159,17 @@ class Client:
         last = Failed("not tried")
         for attempt in range(self._config.retries + 1):
             found, spent = await self._try(call, ask)
-            if isinstance(found, Completed | Unanswerable):
+            if isinstance(found, Unanswerable) and not request.history:
+                # Nothing that the policy did made it too long.
+                raise self._error(found.problem, final=False)
+            if isinstance(found, Completed | Unanswerable | Filtered):
                 self._failed_in_a_row = 0
                 self._answered += 1
                 if isinstance(found, Unanswerable):
                     return [no_room(ask.prompt_tokens)] * request.n
+                if isinstance(found, Filtered) or filtered(found.body):
+                    problem = found.problem if isinstance(found, Filtered) else "finish_reason"
+                    raise RequestFailed(self._told(f"held back by the endpoint's filter ({problem})"))
                 return read(found.body, request.n, spent, self._renderer)
             if isinstance(found, Refused):
                 raise self._error(found.problem, found.final)
@@ -250,15 +259,19 @@ class Client:
     def _error(self, problem: str, final: bool) -> EndpointError:
         """The error of a request, or of the endpoint where it fails for all or too often in a row."""
         self._failed_in_a_row += 1
+        text = self._told(problem)
+        if final or self._failed_in_a_row > _FAILURES_IN_A_ROW:
+            return EndpointError(text)
+        return RequestFailed(text)
+
+    def _told(self, problem: str) -> str:
+        """A problem as it may be shown, on one line."""
         key = self._key.get_secret_value()
         # The endpoint, or a library, may quote the key; so it is masked before the text is cut.
         text = " ".join((problem.replace(key, "***") if key else problem).split())[:_LONGEST_PROBLEM]
         if problem.startswith(_FORBIDDEN):
             text += f" (check the key in {self._config.api_key_env})"
-        text = f"{self._config.base_url} ({self._config.model}): {text}"
-        if final or self._failed_in_a_row > _FAILURES_IN_A_ROW:
-            return EndpointError(text)
-        return RequestFailed(text)
+        return f"{self._config.base_url} ({self._config.model}): {text}"
 
     def _pause(self, attempt: int) -> float:
         return random.uniform(0.5, 1.0) * min(self._backoff_s * 2**attempt, _LONGEST_BACKOFF_S)

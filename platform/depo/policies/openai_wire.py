@@ -18,10 +18,11 @@ from depo.policies.prices import Cost, estimated_tokens, money
 _RETRIED = {408, 409, 429}
 _ONE_REQUEST = {400, 413, 422}
 _LONGEST_WAIT_S = 600.0
-_UNANSWERABLE = {"context_length_exceeded", "content_filter", "string_above_max_length"}
+_UNANSWERABLE = {"context_length_exceeded", "string_above_max_length"}
 _TOO_LONG = re.compile(
     r"(maximum|max\w*) (context|model|input) length|context (length|window|size)|too many tokens"
 )
+_FILTERED = "content_filter"
 _NO_MODEL = re.compile(r"model\b.{0,80}\b(not exist|does not exist|not found|not supported)", re.IGNORECASE)
 _HOPELESS = {"insufficient_quota", "billing_hard_limit_reached", "model_not_found"}
 _LONGEST_MESSAGE = 10_000
@@ -50,7 +51,16 @@ class Failed:
 
 @dataclass(frozen=True)
 class Unanswerable:
-    """This one context is too long, or filtered."""
+    """This one context is too long."""
+
+    problem: str
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """The endpoint holds this one back; others may well pass."""
+
+    problem: str
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,7 @@ class Refused:
     """It would be the same for every other request."""
 
 
-Outcome = Completed | Failed | Unanswerable | Refused
+Outcome = Completed | Failed | Unanswerable | Filtered | Refused
 
 
 @dataclass(frozen=True)
@@ -132,7 +142,9 @@ def outcome(status: int, headers: Mapping[str, str], data: bytes, with_ids: bool
     if status in _RETRIED or status >= 500:
         return Failed(problem, retry_after(headers))
     if code in _UNANSWERABLE or (status in _ONE_REQUEST and _TOO_LONG.search(message.lower())):
-        return Unanswerable()
+        return Unanswerable(problem)
+    if code == _FILTERED:
+        return Filtered(problem)
     return Refused(problem, final=status not in _ONE_REQUEST)
 
 
@@ -146,6 +158,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return None
     now = _date(headers.get("Date", "")) or datetime.now(UTC)
     return min(max(0.0, (wanted - now).total_seconds()), _LONGEST_WAIT_S)
+
+
+def filtered(body: Mapping[str, Any]) -> bool:
+    """Whether the endpoint held back, or cut, a reply of a completion by its own rules."""
+    return any(choice.get("finish_reason") == _FILTERED for choice in body["choices"])
 
 
 def cost(body: Mapping[str, Any], ask: Ask, price: PriceConfig | None) -> Cost:

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from depo.config.base import ConfigError
 from depo.policies.base import Answer, EngineDead, Reply, Request, Usage
-from depo.policies.chat import ChatRenderer, no_room
+from depo.policies.chat import ChatRenderer, no_room, require_room
 from depo.policies.checkpoint import (
     check_interchangeable,
     context_limit,
@@ -95,7 +95,12 @@ class TransformersPolicy:
                 "structured: transformers cannot force the form of a reply; take vLLM, or set it to false"
             )
         context = self.renderer.context(request.system, request.history, request.observation)
-        if len(context) + request.sampling.max_tokens > self.max_model_len:
+        try:
+            room = require_room(request, len(context), self.max_model_len)
+        except ValueError as error:
+            self._ready[key] = Answer(key, error=error)
+            return
+        if not room:
             self._answer(key, [no_room(len(context))] * request.n)
             return
         rows = tuple(

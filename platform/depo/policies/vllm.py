@@ -15,7 +15,7 @@ from depo.config.base import ConfigError
 from depo.config.runtime import VllmConfig
 from depo.identity import model_hash
 from depo.policies.base import Answer, EngineDead, Request, Sampling, Usage
-from depo.policies.chat import ChatRenderer, no_room
+from depo.policies.chat import ChatRenderer, no_room, require_room
 from depo.policies.checkpoint import (
     adapter_of,
     adapter_on,
@@ -29,6 +29,10 @@ from depo.policies.vllm_lora import Adapters
 
 REPLY_FORM = r"Thought: [^\n]*\S[^\n]*\nAction: [^\n]*\S[^\n]*"
 """What `parse_reply` reads as well-formed: one line each."""
+
+
+_GAVE_UP = ("abort", "error")
+"""Ends of a reply that are the engine's doing, not the policy's."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,12 @@ class VllmPolicy:
 
     def submit(self, key: Hashable, request: Request) -> None:
         context = self.renderer.context(request.system, request.history, request.observation)
-        if len(context) + request.sampling.max_tokens > self.max_model_len:
+        try:
+            room = require_room(request, len(context), self.max_model_len)
+        except ValueError as error:
+            self._ready[key] = Answer(key, error=error)
+            return
+        if not room:
             self._ready[key] = Answer(key, [no_room(len(context))] * request.n)
             self.usage.count(self._ready[key].replies)
             return
@@ -201,6 +210,10 @@ class VllmPolicy:
     def _answer(self, output: Any) -> Answer:
         request = self._open.pop(output.request_id)
         del self._ids[request.key]
+        gave_up = next((o.finish_reason for o in output.outputs if o.finish_reason in _GAVE_UP), None)
+        if gave_up is not None or not output.outputs:
+            error = RuntimeError(f"vLLM ended the request by itself ({gave_up or 'no output'})")
+            return Answer(request.key, error=error)
         replies = [self.renderer.read(tuple(o.token_ids), request.input_tokens) for o in output.outputs]
         if len(replies) < request.n:
             replies *= request.n

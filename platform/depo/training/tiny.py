@@ -69,11 +69,6 @@ def make_model(config: TinyConfig, tokenizer: Any, max_length: int, seed: int) -
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    if config.hidden_size % (2 * config.heads):
-        raise ConfigError(
-            f"student.tiny.hidden_size: {config.hidden_size} is no multiple of twice heads={config.heads}; "
-            f"take {2 * config.heads * max(1, round(config.hidden_size / (2 * config.heads)))}"
-        )
     shape = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=config.hidden_size,

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from depo.config.base import ConfigError
+from depo.config.limits import check_batch
 from depo.config.method import MethodConfig
 from depo.config.runtime import TrainingRuntime
 from depo.training.dataset import SampleTable
@@ -40,12 +41,8 @@ def batching(batch_size: int, device_batch_size: int, world: int) -> Batching:
 
     Raises `ConfigError` where the ranks cannot share the step evenly.
     """
-    share, rest = divmod(batch_size, world)
-    if rest:
-        raise ConfigError(
-            f"batch_size: {batch_size} samples do not divide over {world} workers; take a multiple of "
-            f"{world}, or another runtime.training.num_workers"
-        )
+    check_batch(batch_size, world, "batch_size")
+    share = batch_size // world
     device = next(d for d in range(min(device_batch_size, share), 0, -1) if share % d == 0)
     return Batching(device, share // device, world)
 
