@@ -1,6 +1,6 @@
 """The `depo` command: parses and checks first, imports heavy code after.
 
-Exit codes: 0 done, 1 a clear error on stderr, 2 wrong usage.
+Exit codes: 0 done, 1 a clear error on stderr, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from depo import __version__
+from depo import __version__, interrupts
 from depo.commands import check, data, report, run, sweep, view
 from depo.config.base import ConfigError
 
@@ -35,10 +35,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # last, so that it hides nothing
     options = _parser().parse_args(arguments)
+    with interrupts.interruptible():
+        try:
+            code = _outcome(options)
+        except KeyboardInterrupt:
+            if not interrupts.interrupted():  # raised without a signal
+                print(f"depo: {interrupts.TEXT}", file=sys.stderr)
+            code = interrupts.EXIT_CODE
+        except Exception:
+            if not interrupts.interrupted():
+                raise
+        return interrupts.EXIT_CODE if interrupts.interrupted() else code
+
+
+def _outcome(options: argparse.Namespace) -> int:
     try:
         return options.action(options)
     except ConfigError as error:
-        print(f"depo: {error}", file=sys.stderr)
+        if not interrupts.interrupted():
+            print(f"depo: {error}", file=sys.stderr)
         return 1
     except (
         FileNotFoundError,
@@ -50,9 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = error.filename2 or error.filename
         named = f"{place}: {error.strerror}; check the path" if place else error
         print(f"depo: {named}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ndepo: interrupted; run the same command again to go on", file=sys.stderr)
         return 1
 
 

@@ -25,20 +25,25 @@ class Background(threading.Thread):
         super().__init__(name=name, daemon=True)
         self._work, self._failed = work, failed
         self.error: Exception | None = None
+        self.over = threading.Event()
+        """Set at its end. To wait for it can be interrupted and taken up again; `join` holds an interrupted
+        thread for ended."""
         self.start()
 
     def run(self) -> None:
         try:
             self._work()
         except BaseException as error:  # an exit, which Python would keep quiet about, included
-            logger.warning("thread %s", self.name, exc_info=True)
+            logger.debug("thread %s", self.name, exc_info=True)
             self.error = error if isinstance(error, Exception) else RuntimeError(reason(error))
             if self._failed is not None:
                 self._failed(self.error)
+        finally:
+            self.over.set()
 
     def finish(self) -> None:
         """Wait for the thread's end. Raises `ConfigError` of its name and what it raised."""
-        self.join()
+        self.over.wait()
         if self.error is not None:
             raise ConfigError(f"{self.name}: {reason(self.error)}") from self.error
 
@@ -51,7 +56,7 @@ def awaited(work: Callable[[], T], name: str) -> T:
     """
     answer: list[T] = []
     thread = Background(lambda: answer.append(work()), name)
-    thread.join()
+    thread.over.wait()
     if thread.error is not None:
         raise thread.error
     return answer[0]

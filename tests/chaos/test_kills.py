@@ -33,7 +33,6 @@ def cluster():
     """Two nodes with a CPU each; workers find this folder's policies."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), *sys.path]))
-        patch.setenv("RAY_AUTH_MODE", "disabled")
         nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         nodes.add_node(num_cpus=1)
         connect(RuntimeConfig(ray_address=nodes.address))

@@ -20,11 +20,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        start_ray()
-        yield ray.get_runtime_context().gcs_address
-        ray.shutdown()
+    start_ray()
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
 
 
 def starts(out: Path) -> list[str]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -192,15 +194,19 @@ def test_a_store_that_cannot_be_had_is_told_in_one_line_and_the_run_goes_on(
 
 
 def test_a_store_of_another_version_and_a_deleted_experiment_are_told_with_their_mends(tmp_path, capfd):
-    store = tmp_path / "mlflow.db"
+    store = tmp_path / "a store" / "mlflow.db"
     with opened(store, "lost"):
         pass
     client = client_of(store)
     known = client.get_experiment_by_name("lost").experiment_id
     client.delete_experiment(known)
-    assert f"mlflow experiments restore --experiment-id {known}" in writes_nothing(
-        TrackingConfig(), store, capfd
+    told = writes_nothing(TrackingConfig(), store, capfd)
+    assert f"mlflow experiments restore --experiment-id {known}`" in told
+    bin_ = Path(sys.executable).parent
+    subprocess.run(
+        told.split("`")[1], shell=True, check=True, env={**os.environ, "PATH": f"{bin_}:/usr/bin:/bin"}
     )
+    assert client.get_experiment_by_name("lost").lifecycle_stage == "active"
     moved = tmp_path / "other.db"
     with sqlite3.connect(store) as source, sqlite3.connect(moved) as target:
         source.backup(target)

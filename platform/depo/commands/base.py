@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -24,3 +26,8 @@ def announce(text: str) -> None:
 def talking(options: argparse.Namespace) -> AbstractContextManager[Any]:
     """Sends what a run tells of itself to stderr where stdout is for machines."""
     return redirect_stdout(sys.stderr) if options.json else nullcontext()
+
+
+def typed(command: str, given: str, overrides: Sequence[str]) -> str:
+    """`depo COMMAND` on what was given, as it can be typed into a shell."""
+    return shlex.join(["depo", command, given, *(part for text in overrides for part in ("--set", text))])

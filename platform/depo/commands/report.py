@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from depo.commands.base import announce, talking
+from depo.commands.base import announce, talking, typed
 from depo.config.base import ConfigError
 from depo.config.load import load_config
 from depo.config.schema import ExperimentConfig
@@ -55,7 +55,7 @@ def _several(options: argparse.Namespace) -> int:
         config, run_dir = _load(given, options.overrides)
         if any(run_dir.resolve() == Path(run.path).resolve() for run in runs):
             raise ConfigError(f"report: {run_dir} is given twice; name each run once")
-        runs.append(_finished(given, config, run_dir))
+        runs.append(_finished(typed("report", given, options.overrides), config, run_dir))
         done = load_config(run_dir / "config.yaml")
         episodes.append(RunEpisodes(runs[-1].name, run_dir, done, read_episodes(done, run_dir)))
     compared = compare_runs(episodes)
@@ -92,24 +92,26 @@ def _load(given: str, overrides: Sequence[str]) -> tuple[ExperimentConfig, Path]
     return load_config(path / "config.yaml", [*moved, *overrides]), path
 
 
-def _finished(given: str, config: ExperimentConfig, run_dir: Path) -> FinishedRun:
-    """The run's own results. Raises `ConfigError` where there are none, or none that this depo reads."""
+def _finished(again: str, config: ExperimentConfig, run_dir: Path) -> FinishedRun:
+    """The run's own results; `again` is the command that makes them.
+
+    Raises `ConfigError` where there are none, or none that this depo reads.
+    """
     from depo.evaluation.results import RESULTS_VERSION
     from depo.report.runs import FinishedRun
     from depo.stages.report import RESULTS
 
     path = run_dir / RESULTS
     if not path.is_file() or not (run_dir / "config.yaml").is_file():
-        raise ConfigError(f"{run_dir}: no results yet; `depo report {given}` makes them")
+        raise ConfigError(f"{run_dir}: no results yet; `{again}` makes them")
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
         version = results["version"]
     except (ValueError, KeyError, TypeError):
-        raise ConfigError(f"{path}: cannot be read; `depo report {given}` makes it anew") from None
+        raise ConfigError(f"{path}: cannot be read; `{again}` makes it anew") from None
     if version != RESULTS_VERSION:
         raise ConfigError(
-            f"{path}: of version {version}, this depo reads {RESULTS_VERSION}; `depo report {given}` "
-            "makes it anew"
+            f"{path}: of version {version}, this depo reads {RESULTS_VERSION}; `{again}` makes it anew"
         )
     return FinishedRun(config.name, str(run_dir), results)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from depo import interrupts
 from depo.config.base import ConfigError
 from depo.config.load import load_config
 from depo.config.schema import ExperimentConfig
@@ -121,12 +122,17 @@ def in_turn(command: Callable[[list[str]], int], calls: Iterable[list[str]]) -> 
 
 
 def answered(script: Callable[[list[str]], int], arguments: list[str]) -> int:
-    """The exit code of a script; an error in what it was given is one line, as `depo` itself writes it."""
-    try:
-        return script(arguments)
-    except (ConfigError, FileNotFoundError) as error:
-        print(f"depo: {error}", file=sys.stderr)
-        return 1
+    """The exit code of a script; an error in what it was given is one line, as `depo` itself writes it, and
+    an interruption ends it as it ends `depo`."""
+    with interrupts.interruptible():
+        try:
+            code = script(arguments)
+        except (ConfigError, FileNotFoundError) as error:
+            print(f"depo: {error}", file=sys.stderr)
+            code = 1
+        except KeyboardInterrupt:
+            code = interrupts.EXIT_CODE
+        return interrupts.EXIT_CODE if interrupts.interrupted() else code
 
 
 def print_paper(own: Given, fields: Collection[str] = ()) -> None:

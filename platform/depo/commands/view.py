@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from depo.commands.base import load
+from depo.commands.base import load, typed
 from depo.config.base import ConfigError
 from depo.config.evaluation import ControlledConfig, EvaluationConfig, SuiteConfig
 from depo.config.schema import ExperimentConfig
@@ -56,7 +56,8 @@ def _write(run_dir: Path, config: ExperimentConfig, options: argparse.Namespace)
 
     found = find_sources(run_dir, config)
     if not found:
-        raise ConfigError(f"view: no trajectories below {run_dir}; `depo run` writes them there")
+        again = typed("run", options.config, options.overrides)
+        raise ConfigError(f"view: no trajectories below {run_dir}; `{again}` writes them there")
     written = write_view(options.out or run_dir / "view", config.name, found)
     if options.json:
         print(json.dumps({**vars(written), "index": str(written.index)}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from depo.records import ReferenceLogProbs
 from depo.stages.base import Outcome
 from depo.stages.cluster import connect
 from depo.stages.progress import Board, Line, follow
+from depo.threads import awaited
 from depo.training.dataset import SampleTable, flat, load_samples, require_partners
 from depo.training.loading import require_tokenizer
 from depo.training.reference import Conversation, ReferenceScorer, sequences_of
@@ -101,8 +103,8 @@ def _score_missing(
         num_gpus=runtime.generation.num_gpus or None,
     )
     with follow(board, Line("reference", "sequences", len(missing)), "sequences"):
-        for _ in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            pass
+        batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+        awaited(lambda: deque(batches, maxlen=0), "reference")
 
 
 def _blocks(sequences: dict[str, Conversation]) -> list[pa.Table]:

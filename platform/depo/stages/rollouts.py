@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,13 @@ from depo.stages.jobs import RolloutJob, WorkerSettings, pack
 from depo.stages.progress import Line, follow, make_board, say
 from depo.stages.shards import finished_array, unfinished
 from depo.stages.worker import RolloutWorker
+from depo.threads import Background
 from depo.training.metrics import read_metrics
 
 _MOST_BLOCKS = 512
 """Each costs the driver some 20 kB and 2 ms, so their number is bounded, whatever that of tasks."""
 _STOP_WITHIN_S = 30.0
+_INTERRUPTED_S = 5.0
 _SAMPLE = 16
 """Finished trees by which the bill of all is estimated."""
 
@@ -83,7 +86,16 @@ def run_jobs(
     del blocks
     line = Line(stage, "tasks", total, done=total - to_do)
     with follow(board, line, "tasks", _Teller(line, curve)):
-        _drain(dataset, board, stage)
+        drain = Background(partial(_drain, dataset, board, stage), stage)
+        try:
+            drain.over.wait()
+        except KeyboardInterrupt:
+            # What the workers have finished goes to the disk yet.
+            board.stop.remote("interrupted")
+            drain.over.wait(_INTERRUPTED_S)
+            raise
+        if drain.error is not None:
+            raise drain.error
     lost = sum(_missing(job) for job in jobs)
     if lost > 0:
         raise ConfigError(f"{stage}: {lost} tasks were reported done and have no rows; run again")

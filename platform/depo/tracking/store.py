@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import re
+import shlex
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -76,7 +77,8 @@ def _open(config: TrackingConfig, store: Path | None, experiment: str, key: str,
 
         name = config.experiment or experiment
         if store is None:
-            return _root(MlflowClient(tracking_uri=config.uri), name, None, experiment, key, guard)
+            uri = config.uri or ""
+            return _root(MlflowClient(tracking_uri=uri), uri, name, None, experiment, key, guard)
         store.parent.mkdir(parents=True, exist_ok=True)
         with _alone(store):
             if not store.exists():
@@ -84,15 +86,18 @@ def _open(config: TrackingConfig, store: Path | None, experiment: str, key: str,
             _look(store)
             client = MlflowClient(tracking_uri=f"{_SQLITE}{store}?timeout={_WAIT_S}")
             artifacts = store.with_name(f"{store.stem}-artifacts").as_uri()
-            return _root(client, name, artifacts, experiment, key, guard)
+            return _root(client, f"{_SQLITE}{store}", name, artifacts, experiment, key, guard)
 
 
-def _root(client: Any, name: str, artifacts: str | None, run_name: str, key: str, guard: Guard) -> TrackedRun:
+def _root(
+    client: Any, uri: str, name: str, artifacts: str | None, run_name: str, key: str, guard: Guard
+) -> TrackedRun:
     known = client.get_experiment_by_name(name)
     if known is not None and known.lifecycle_stage == "deleted":
+        restore = f"mlflow experiments restore --experiment-id {known.experiment_id}"
         raise StoreError(
-            f"experiment {name!r} was deleted there; restore it with `mlflow experiments restore "
-            f"--experiment-id {known.experiment_id}`, or set tracking.experiment to another name"
+            f"experiment {name!r} was deleted there; restore it with `MLFLOW_TRACKING_URI="
+            f"{shlex.quote(_shown(uri))} {restore}`, or set tracking.experiment to another name"
         )
     experiment_id = known.experiment_id if known else client.create_experiment(name, artifacts)
     return TrackedRun.root(Connection(client, experiment_id, guard), run_name, content_hash(key))
@@ -139,9 +144,9 @@ def explain(error: Exception, place: Path | str = "") -> str:
     text = " ".join(f"{type(error).__name__}: {error}".split())
     if isinstance(error, StoreError):
         return str(error)
-    shown = re.sub(r"//[^/@]*@", "//", str(place))  # without a password
+    shown = _shown(str(place))
     if "out-of-date database schema" in text:
-        address = f"{_SQLITE}{place}" if isinstance(place, Path) else "its database"
+        address = shlex.quote(f"{_SQLITE}{place}" if isinstance(place, Path) else shown)
         return (
             f"{shown} was made by another MLflow; run `mlflow db upgrade {address}` after a backup, "
             "or set tracking.uri to another store"
@@ -155,6 +160,11 @@ def explain(error: Exception, place: Path | str = "") -> str:
     if any(sign in text for sign in _UNREACHABLE):
         return f"no answer from {shown}"
     return text[:200]
+
+
+def _shown(place: str) -> str:
+    """An address with asterisks for a password."""
+    return re.sub(r"//([^/@:]*):[^/@]*@", r"//\1:***@", place)
 
 
 @contextmanager

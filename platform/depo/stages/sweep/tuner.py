@@ -26,6 +26,7 @@ from depo.stages.sweep.ledger import Entry
 from depo.stages.sweep.plan import RungResult, TrialPlan
 from depo.stages.sweep.proposals import Proposals
 from depo.stages.sweep.schedulers import WORST, halving, population_based
+from depo.threads import awaited
 
 _POINTER = "pointer.json"
 
@@ -140,7 +141,7 @@ def _fit(tuner: tune.Tuner, watcher: Watcher) -> None:
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        tuner.fit()
+        awaited(tuner.fit, "sweep")
     finally:
         logger.setLevel(level)
         _watching.pop()
