@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, ClassVar, NoReturn, Protocol, TypeGuard, runtime_checkable
 
-from depo.records import Task
+from depo.records import Task, valid_text
 
 
 class SnapshotUnsupported(RuntimeError):
@@ -69,7 +69,7 @@ def received_text(observation: Any) -> str:
     if observation.isascii():
         return observation
     # Two halves that belong together become the character that they stand for.
-    return observation.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return valid_text(observation)
 
 
 def finite_number(value: Any) -> TypeGuard[float]:
