@@ -72,7 +72,8 @@ class ChatRenderer:
         self.ends = frozenset({self.end_of_turn, *own})
         """Ids that end a reply; in a conversation the template's end of a turn stands for each."""
         self._end_texts = tuple(text for text, i in self._encoder.control.items() if i in self.ends)
-        self._inside = frozenset(self._encoder.control.values()) - self._encoder.think_marks
+        self.misplaced = frozenset(self._encoder.control.values()) - self._encoder.think_marks
+        """Ids that make a reply malformed where they stand inside it."""
         dated = [TODAY.isoformat()] if "strftime_now" in self._template else []
         self.date: str = "".join(dated)
         """The date that the template is told; empty where it does not ask."""
@@ -140,7 +141,7 @@ class ChatRenderer:
 
     def holds_control(self, reply_ids: tuple[int, ...]) -> bool:
         """Whether a control token stands inside a reply, which makes it malformed."""
-        return not self._inside.isdisjoint(reply_ids[:-1] if self.ended(reply_ids) else reply_ids)
+        return not self.misplaced.isdisjoint(reply_ids[:-1] if self.ended(reply_ids) else reply_ids)
 
     def read(self, reply_ids: tuple[int, ...], input_tokens: int, logprob: float | None = None) -> Reply:
         """The reply that generated ids spell."""

@@ -225,6 +225,7 @@ class VllmPolicy:
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         greedy = sampling.temperature == 0
+        controls = sorted(self.renderer.misplaced - self.renderer.ends)
         return SamplingParams(
             n=1 if greedy else n,
             temperature=sampling.temperature,
@@ -235,5 +236,7 @@ class VllmPolicy:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
             structured_outputs=StructuredOutputsParams(regex=REPLY_FORM) if sampling.structured else None,
+            # A form is one of text, and to it a control token is as good as any.
+            logit_bias=dict.fromkeys(controls, -100.0) if sampling.structured else None,
             skip_clone=True,
         )
