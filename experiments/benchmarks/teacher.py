@@ -1,6 +1,6 @@
 """How many BabyAI tasks the scripted teacher solves, level by level, and in how many text actions.
 
-    python experiments/benchmarks/teacher.py [--json] [--tasks N] [--levels L ...] [--compat agentgym]
+    python experiments/benchmarks/teacher.py [--json] [--tasks N] [--levels L ...] [--compat RULES]
 
 Without waste, mistakes or filler, on the first N tasks of each level's test split. Times are CPU
 times of one process, the making of the start states left out.
@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from depo.config.schema import TeacherConfig
-from depo.envs.babyai.env import BabyAIEnv
-from depo.envs.babyai.levels import AGENTGYM_LEVELS, level_name
+from depo.envs.babyai.env import COMPAT, BabyAIEnv
+from depo.envs.babyai.levels import AGENTGYM_LEVELS, PINNED_LEVELS, level_name
 from depo.envs.babyai.tasks import published
 from depo.policies.base import Exchange, Request, Sampling, answer_all
 from depo.policies.teacher import TeacherPolicy
@@ -102,10 +102,11 @@ def main() -> int:
         "--levels", nargs="+", default=[str(i) for i in range(1, 41)], help="numbers or names"
     )
     parser.add_argument("--turns", type=int, default=200, help="text actions after which to give up")
-    parser.add_argument("--compat", choices=["agentgym"], help="play by AgentGym's rules")
+    parser.add_argument("--compat", choices=COMPAT, help="play by AgentGym's rules")
     options = parser.parse_args()
-    numbers = {name: str(i) for i, name in enumerate(AGENTGYM_LEVELS, 1)}
-    levels = [level_name(int(level) if level.isdigit() else level) for level in options.levels]
+    pinned = options.compat == "agentgym"
+    numbers = {name: str(i) for i, name in enumerate(PINNED_LEVELS if pinned else AGENTGYM_LEVELS, 1)}
+    levels = [level_name(int(level) if level.isdigit() else level, pinned) for level in options.levels]
     rules: dict[str, Any] = {"compat": options.compat} if options.compat else {}
 
     say = (lambda text: print(text, file=sys.stderr)) if options.json else print

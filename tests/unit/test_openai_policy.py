@@ -646,3 +646,13 @@ def test_a_policy_that_has_worked_pickles_and_works_again(endpoint: Endpoint, po
     assert copy.usage.requests == 0
     assert one(copy).replies[0].action == "go to ball look 0"
     copy.close()
+
+
+@pytest.mark.parametrize("count", [float("nan"), float("inf"), 10**400, -1, True, "7", None])
+def test_a_count_that_is_none_is_estimated_and_money_stays_a_number(endpoint: Endpoint, count: Any) -> None:
+    policy = make(endpoint, prices={"m": PRICE})
+    endpoint.usage = lambda n: {"prompt_tokens": count, "completion_tokens": count}
+    (reply,) = one(policy, ask(n=1)).replies
+    assert (policy.usage.estimated, reply.num_tokens) == (1, policy.usage.tokens)
+    assert 0 < reply.num_tokens < 100 and 0 < reply.money == policy.usage.money < 10_000
+    policy.close()

@@ -26,6 +26,7 @@ _FILTERED = "content_filter"
 _NO_MODEL = re.compile(r"model\b.{0,80}\b(not exist|does not exist|not found|not supported)", re.IGNORECASE)
 _HOPELESS = {"insufficient_quota", "billing_hard_limit_reached", "model_not_found"}
 _LONGEST_MESSAGE = 10_000
+_TOO_MANY = 2**31
 _TURN_BYTES = 64
 """Room for the tokens that a chat template puts around a message."""
 
@@ -238,7 +239,7 @@ def _has_choices(body: Any) -> bool:
 
 
 def _are_ids(value: Any) -> bool:
-    return isinstance(value, list) and all(type(i) is int and i >= 0 for i in value)
+    return isinstance(value, list) and all(_count(i) is not None for i in value)
 
 
 def _text(choice: Mapping[str, Any]) -> str:
@@ -281,7 +282,8 @@ def _generated(choice: Mapping[str, Any]) -> int:
 
 
 def _count(value: Any) -> int | None:
-    return value if type(value) is int and value >= 0 else None
+    """A whole number that can be a count or an id; None for anything else, as NaN or what no table holds."""
+    return value if type(value) is int and 0 <= value < _TOO_MANY else None
 
 
 def _error(body: Any) -> tuple[str, str]:
