@@ -336,7 +336,7 @@ def _evaluation(experiment: Experiment, name: str, suite: str) -> str:
 def _thoughts(experiment: Experiment, name: str) -> None:
     experiment.add(
         "thoughts", f"thoughts {name}", f"thoughts/{name}",
-        {"episodes": experiment.config.evaluation.thought_utility}, [evaluation_name(name)],
+        {"episodes": experiment.config.evaluation.thought_utility}, [evaluation_name(name)], version=2,
         body=partial(bodies.thoughts, experiment, name),
     )  # fmt: skip
 
@@ -350,7 +350,8 @@ def _report(experiment: Experiment) -> None:
         "evaluation": config.evaluation.model_dump(mode="json"),
     }
     needs = list(experiment.nodes)
-    experiment.add("report", "report", "report", identity, needs, body=partial(bodies.report, experiment))
+    body = partial(bodies.report, experiment)
+    experiment.add("report", "report", "report", identity, needs, version=2, body=body)
 
 
 def _shown(manifest: Manifest) -> str:

@@ -107,7 +107,8 @@ def test_a_policy_with_a_budget_in_its_prompt_is_a_row_of_its_own():
     "setting",
     ["reference=kto", "comparisons=[[sft, kto]]", "bootstrap=50", "success_reward=0.9",
      "difficulty={all: ['*']}", "prices={default: {input: 1, output: 2}}",
-     "methods=[depo, kto, bc, bc_raw, sft]", "suites={far: {env: {id: maths}, tasks: 3}}", "thought_utility=4"],
+     "methods=[depo, kto, bc, bc_raw, sft]", "suites={far: {env: {id: maths}, tasks: 3}}",
+     "thought_utility=4"],
 )  # fmt: skip
 def test_how_episodes_are_judged_reaches_the_report_alone(setting):
     assert changed_by(f"evaluation.{setting}") == {"report"}
