@@ -1,6 +1,7 @@
 """What a user of TRL's `KTOTrainer` does besides training once: each has its right value here."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
@@ -140,6 +141,19 @@ def test_training_again_goes_on_from_the_weights_and_the_reference_stays(make):
     assert losses(trainer)[0] < 0.5 - 1e-3
 
 
+def test_a_training_that_stops_goes_on_as_if_it_had_not(make, tmp_path):
+    saves = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
+    whole = make(**saves)
+    whole.train()
+    audit = pq.read_table(tmp_path / "out" / "audit.parquet")
+    again = make(**saves)
+    again.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-2"))
+    for name, weight in again.model.named_parameters():
+        assert torch.equal(weight, whole.model.get_parameter(name))
+    assert audit["step"].to_pylist() == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert pq.read_table(tmp_path / "out" / "audit.parquet").equals(audit)
+
+
 def test_streamed_rows_train_as_those_of_a_file(make):
     settings = {"train_sampling_strategy": "sequential", "max_steps": 3}
     streamed = make(Dataset.from_list(ROWS).to_iterable_dataset(), **settings)
@@ -262,6 +276,12 @@ def test_arguments_of_a_row_reach_its_template(home, make):
         ({"label": "desirable"}, "row 0: label is 'desirable'"),
         ({"label": 0.7}, "row 0: label is 0.7"),
         ({"label": 2}, "row 0: label is 2"),
+        ({"prompt": [{"content": "a"}]}, "row 0: a message has no role"),
+        ({"tools": "{"}, "row 0: tools is no JSON"),
+        (
+            {"prompt": [{"role": "user", "content": "a", "tool_calls": [{"name": "f"}]}]},
+            "row 0: tool_calls are",
+        ),
         ({"prompt": [{"role": "user", "content": None}]}, "row 0: a message of role 'user' has NoneType"),
         ({"prompt": [{"role": "user", "content": [{"type": "image"}]}]}, "row 0: a message .* type 'image'"),
     ],

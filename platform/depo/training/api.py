@@ -7,6 +7,7 @@ Needs neither Ray nor a run directory. The reference log-probs are taken once, b
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,10 +28,9 @@ from trl.trainer.utils import create_model_from_path
 from depo.config.base import ConfigError
 from depo.objectives.registry import Scores
 from depo.training.api_config import DEPOConfig, as_depo_config
-from depo.training.api_rows import join_reference, make_table, shown_rows, shows
+from depo.training.api_rows import ShowingCollator, join_reference, make_table, shown_rows, shows
 from depo.training.audit import AuditTrail
 from depo.training.checks import require_targets, require_vocabulary
-from depo.training.collator import PreferenceCollator
 from depo.training.dataset import IntArray, SampleTable, joined
 from depo.training.order import training_order
 from depo.training.preference import PreferenceTrainer
@@ -38,6 +38,8 @@ from depo.training.reference import ReferenceScorer, score_table
 from depo.training.trainer import Meter
 
 __all__ = ["DEPOConfig", "DEPOTrainer"]
+
+_log = logging.getLogger(__name__)
 
 _LABELS = ("chosen", "rejected")
 _MEASURED = tuple(f"{kind}/{label}" for kind in ("rewards", "logps") for label in _LABELS)
@@ -86,12 +88,14 @@ class DEPOTrainer(PreferenceTrainer):
                 ref_model, **{"trust_remote_code": args.trust_remote_code} | (args.model_init_kwargs or {})
             )
         _require_own_weights(model, ref_model)
+        if getattr(peft_config, "lora_dropout", 0) and args.disable_dropout:
+            _log.warning("peft_config.lora_dropout is switched off by disable_dropout=True, as in TRL")
         self._precompute = args.precompute_ref_log_probs
         # Told so, TRL neither pairs KL partners by row order nor loads a reference model.
         asked = {name: getattr(args, name) for name in ("loss_type", "precompute_ref_log_probs")}
         args.loss_type, args.precompute_ref_log_probs = "apo_zero_unpaired", True
         if peft_config is not None and not isinstance(model, str):
-            require_targets(model, peft_config.target_modules or "all-linear", "peft_config.target_modules")
+            require_targets(model, _targets(peft_config), "peft_config.target_modules")
         super().__init__(
             model, ref_model, args, None, train_dataset, eval_dataset, processing_class, compute_metrics,
             callbacks, optimizers, quantization_config, peft_config,
@@ -113,7 +117,7 @@ class DEPOTrainer(PreferenceTrainer):
         base = self.accelerator.unwrap_model(self.model)
         if is_peft_model(base):
             adapter, base = base.peft_config[base.active_adapter], base.get_base_model()
-            require_targets(base, adapter.target_modules, "peft_config.target_modules")
+            require_targets(base, _targets(adapter), "peft_config.target_modules")
         require_vocabulary(self._tokenizer, base.config, "processing_class")
         if self.aux_loss_enabled:
             raise ConfigError("router_aux_loss_coef: the loss has no such term; set it to 0.0")
@@ -256,7 +260,7 @@ class DEPOTrainer(PreferenceTrainer):
 
     def _use(self, table: SampleTable) -> None:
         self.table, self._parts = table, [table]
-        self.data_collator = _ShowingCollator(table, self._tokenizer.pad_token_id)
+        self.data_collator = ShowingCollator(table, self._tokenizer.pad_token_id)
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["row"]
@@ -324,19 +328,6 @@ class DEPOTrainer(PreferenceTrainer):
                 policy.get_parameter(name).copy_(value)
 
 
-class _ShowingCollator(PreferenceCollator):
-    """Batches that hold what TRL's hold beside what a step reads."""
-
-    def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-        batch = super().__call__(items)
-        place = torch.arange(batch["input_ids"].shape[1])
-        return batch | {
-            "attention_mask": (place < batch["lengths"][:, None]).long(),
-            "completion_mask": (batch["weights"] != 0).long(),
-            "label": batch["desirable"],
-        }
-
-
 class _EpochOrder(Sampler[int]):
     """Places in the rows to train on; each epoch has an order of its own, the same on all ranks."""
 
@@ -364,6 +355,11 @@ class _EpochOrder(Sampler[int]):
         # What fills no whole step ends the epoch.
         rest = np.random.default_rng(seed).permutation(np.setdiff1d(table.rows, order))
         yield from np.searchsorted(table.rows, np.concatenate([order, rest])).tolist()
+
+
+def _targets(adapter: Any) -> Any:
+    # Virtual tokens adapt no module.
+    return getattr(adapter, "target_modules", None) or "all-linear"
 
 
 def _with_margin(measured: dict[str, float]) -> dict[str, float]:

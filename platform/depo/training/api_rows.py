@@ -9,13 +9,16 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset, IterableDataset
+from torch import Tensor
 from trl.data_utils import maybe_extract_prompt, maybe_unpair_preference_dataset
 
 from depo.config.base import ConfigError
 from depo.config.method import MethodConfig
 from depo.records import SAMPLE_SCHEMA, ReferenceLogProbs, Sample, to_table
 from depo.training.api_config import DEPOConfig
+from depo.training.collator import PreferenceCollator
 from depo.training.conversations import samples_of
 from depo.training.dataset import SampleTable, from_arrow
 from depo.training.loading import trained, with_bonus
@@ -99,6 +102,19 @@ def join_reference(table: SampleTable, scored: Iterable[ReferenceLogProbs]) -> S
         sums[0, row] = table.weights[own][mine].astype(np.float64) @ np.array(one.logps)
         sums[1, row] = table.kl_part(table.weights, row)[pair].astype(np.float64) @ np.array(one.kl_logps)
     return replace(table, ref_logp=sums[0], ref_kl_logp=sums[1])
+
+
+class ShowingCollator(PreferenceCollator):
+    """Batches that hold what TRL's hold beside what a step reads."""
+
+    def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        batch = super().__call__(items)
+        place = torch.arange(batch["input_ids"].shape[1])
+        return batch | {
+            "attention_mask": (place < batch["lengths"][:, None]).long(),
+            "completion_mask": (batch["weights"] != 0).long(),
+            "label": batch["desirable"],
+        }
 
 
 def _collated(sample: Sample, collator: Callable[[Sequence[Any]], Any]) -> Sample:

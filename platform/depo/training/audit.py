@@ -60,6 +60,7 @@ class AuditTrail(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._local, self._unread, self._unwritten = [], [], []
+        self._resumed_step = max(self._resumed_step, state.global_step) if state.global_step else 0
         if not state.is_world_process_zero:
             return
         if self._path.exists():

@@ -48,7 +48,7 @@ def samples_of(rows: Sequence[Row], tokenizer: Any, name: str, seed: int) -> lis
         else:
             _require_turns(prompt, completion, where)
             both = [[_message(m, where) for m in part] for part in (prompt, completion)]
-            encoded = encode_messages(both[0], both[1], renderers.of(row))
+            encoded = encode_messages(both[0], both[1], renderers.of(row, where))
         samples.append(_sample(str(number), row, prompt, encoded, name, _label(row["label"], where)))
     # Named apart only now, so that the same rows have the same partners in every data set.
     named = [(s, f"{name}/{s.id}", f"{name}/{s.kl_partner}") for s in name_kl_partners(samples, seed)]
@@ -61,10 +61,13 @@ class _Renderers:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer, self._made = tokenizer, dict[str, ChatRenderer]()
 
-    def of(self, row: Row) -> ChatRenderer:
+    def of(self, row: Row, where: str) -> ChatRenderer:
         """The renderer of a row. Raises `ConfigError` where its template does not serve."""
         tools = row.get("tools")
-        extra = {"tools": json.loads(tools) if isinstance(tools, str) else tools}
+        try:
+            extra = {"tools": json.loads(tools) if isinstance(tools, str) else tools}
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{where}: tools is no JSON ({error})") from None
         # A data set fills up what a row leaves out.
         extra = {k: v for k, v in (extra | (row.get("chat_template_kwargs") or {})).items() if v is not None}
         key = content_hash(json.dumps(extra, sort_keys=True, default=str))
@@ -72,7 +75,7 @@ class _Renderers:
             try:
                 self._made[key] = ChatRenderer(self._tokenizer, options=extra)
             except ValueError as error:
-                raise ConfigError(str(error)) from None
+                raise ConfigError(" ".join(str(error).split())) from None
         return self._made[key]
 
 
@@ -117,6 +120,11 @@ def _require_turns(
         raise ConfigError(
             f"{where}: prompt and completion must both be text or both be messages, and not empty"
         )
+    for message in (*prompt, *completion):
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise ConfigError(f"{where}: a message has no role; each is {{role: ..., content: ...}}")
+        if message.get("tool_calls"):
+            raise ConfigError(f"{where}: tool_calls are not read; write the call into the message's content")
     roles = [message["role"] for message in (*prompt, *completion)]
     turns = roles[1:] if roles[0] == "system" else roles
     expected = ["user", "assistant"] * (len(turns) // 2 + 1)
