@@ -89,6 +89,8 @@ def greedy_by_hand(model_dir: str, renderer: ChatRenderer, request: Request) -> 
     while len(reply) < request.sampling.max_tokens and renderer.end_of_turn not in reply:
         with torch.inference_mode():
             logits = model(torch.tensor([context + reply])).logits[0, -1]
+        best, second = logits.topk(2).values
+        assert best - second > 1e-3, "a near tie, which rounding decides: take another model"
         reply.append(int(logits.argmax()))
     return tuple(reply)
 

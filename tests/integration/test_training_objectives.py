@@ -190,11 +190,13 @@ def test_the_audit_holds_every_trained_sample_and_the_metrics_are_its_means(home
     window = audit[audit["step"].isin([39, 40])]
     for label, mark in (("desirable", "D"), ("undesirable", "U")):
         some = window[window["label"] == mark]
-        assert row[f"logratio_{label}"] == pytest.approx(some["log_ratio"].mean(), rel=1e-5)
+        # A mean of terms of either sign: float32 rounds by their size, not by its own.
+        size = some["log_ratio"].abs().mean()
+        assert row[f"logratio_{label}"] == pytest.approx(some["log_ratio"].mean(), abs=1e-5 * size)
         assert row[f"gradient_weight_{label}"] == pytest.approx(some["gradient_weight"].mean(), rel=1e-5)
     some = window[window["label"] == "D"]
     assert row["beta_bonus"] == pytest.approx(0.5 * some["bonus"].mean(), rel=1e-5)
     assert row["saturated_share"] == pytest.approx((window["margin"].abs() > 4).mean())
     for name in ("tokens", "steps"):
         correlation = np.corrcoef(some["gradient_weight"], some[f"num_{name}"])[0, 1]
-        assert row[f"gradient_corr_{name}"] == pytest.approx(correlation, rel=1e-5)
+        assert row[f"gradient_corr_{name}"] == pytest.approx(correlation, abs=1e-5)

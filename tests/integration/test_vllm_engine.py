@@ -91,7 +91,10 @@ def by_hand(model_dir: Path, renderer: ChatRenderer) -> list[tuple[int, ...]]:
         context, reply = list(renderer.context(request.system, (), request.observation)), []
         while len(reply) < GREEDY.max_tokens and renderer.end_of_turn not in reply:
             with torch.inference_mode():
-                reply.append(int(model(torch.tensor([context + reply])).logits[0, -1].argmax()))
+                logits = model(torch.tensor([context + reply])).logits[0, -1]
+            best, second = logits.topk(2).values
+            assert best - second > 1e-3, "a near tie, which rounding decides: take another model"
+            reply.append(int(logits.argmax()))
         replies.append(tuple(reply))
     return replies
 

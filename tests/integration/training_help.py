@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Trainer
 
 from depo.config.runtime import TrainingRuntime
 from depo.config.schema import LoraConfig, MethodConfig, TinyConfig
@@ -31,6 +32,7 @@ DEPO = {
     "nll_coefficient": 0.2, "warmup_ratio": 0.0, "scheduler": "constant",
 }  # fmt: skip
 KTO = {name: value for name, value in DEPO.items() if not name.startswith("alpha")} | {"objective": "kto"}
+SGD = 40.0
 SFT = {"objective": "sft", "max_steps": 6, "learning_rate": 5e-3}
 
 
@@ -102,6 +104,39 @@ def gap(first: Path, second: Path) -> float:
     """Largest difference between the weights of two saved models."""
     other = weights(second)
     return max((value - other[name]).abs().max().item() for name, value in weights(first).items())
+
+
+def drift(first: Path, second: Path, start: Path) -> float:
+    """Distance between two saved models that were trained from `start`, relative to the way that one went.
+
+    Rounding leaves some 1e-6 of it after steps of plain SGD; after Adam's it says nothing, since that makes a
+    whole step of a gradient that is all rounding.
+    """
+    one, other, before = weights(first), weights(second), weights(start)
+    apart = sum((one[name].double() - other[name].double()).square().sum() for name in one)
+    moved = sum((one[name].double() - before[name].double()).square().sum() for name in one)
+    return float((apart / moved).sqrt())
+
+
+def parted(first: Path, second: Path, home: Path) -> float:
+    """How far two policies that were trained from the start are apart in what they say of the samples,
+    relative to how far they have come. For steps of Adam, whose noise is in weights that say nothing."""
+    one, other, before = (
+        score(AutoModelForCausalLM.from_pretrained(path), samples_of(home))
+        for path in (first, second, home / "start/model")
+    )
+    return float((one - other).abs().max() / (one - before).abs().max())
+
+
+def plain_sgd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on trainings of this process step along their gradient, `SGD` times the learning rate far."""
+
+    def create(trainer: Trainer, model: object = None) -> torch.optim.Optimizer:
+        trained = [p for p in trainer.model.parameters() if p.requires_grad]
+        trainer.optimizer = torch.optim.SGD(trained, lr=SGD * trainer.args.learning_rate)
+        return trainer.optimizer
+
+    monkeypatch.setattr(Trainer, "create_optimizer", create)
 
 
 def score(model, samples: list[dict]) -> torch.Tensor:

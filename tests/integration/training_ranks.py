@@ -13,6 +13,9 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+from training_help import plain_sgd
+
 from depo.training.run import Checkpoints, TrainSpec, train
 
 
@@ -25,9 +28,11 @@ class Job:
     """Folder of checkpoints; a training goes on from the last one in it that all ranks have written."""
     killed_at: int | None = None
     """Step at which rank 0 kills itself with SIGKILL."""
+    sgd: bool = False
+    """Steps of plain SGD, after which weights can be compared with those of another way to sum up."""
 
 
-def run_ranks(folder: Path, jobs: list[Job], world: int = 2, timeout: float = 240) -> list[int]:
+def run_ranks(folder: Path, jobs: list[Job], world: int = 2, timeout: float = 500) -> list[int]:
     """Do `jobs` one after the other in one process a rank; the exit codes by rank."""
     work = folder / "jobs.pickle"
     work.write_bytes(pickle.dumps(jobs))
@@ -67,7 +72,10 @@ def work(job: Job) -> None:
                 told.write_text(json.dumps(str(path)))
 
         checkpoints = Checkpoints(job.checkpoints, last, saved)
-    train(job.spec, report, checkpoints)
+    with pytest.MonkeyPatch.context() as patch:
+        if job.sgd:
+            plain_sgd(patch)
+        train(job.spec, report, checkpoints)
 
 
 def main() -> None:
