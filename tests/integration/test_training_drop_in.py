@@ -65,7 +65,8 @@ def test_a_kto_config_trains_plain_kto_with_trls_numbers(home, make, tmp_path):
     )
     theirs.train()
     assert ours.method.objective == "kto" and ours.args.loss_type == "apo_zero_unpaired"
-    assert losses(ours) == pytest.approx(losses(theirs), rel=1e-4)
+    assert losses(ours)[0] == pytest.approx(losses(theirs)[0], rel=1e-5)
+    assert losses(ours) == pytest.approx(losses(theirs), rel=1e-3)  # after steps of Adam
     names = [f"{kind}/{label}" for kind in ("rewards", "logps") for label in ("chosen", "rejected")]
     for mine, other in zip(ours.state.log_history[:3], theirs.state.log_history[:3], strict=True):
         shared = {name: other[name] for name in [*names, "rewards/margins"] if name in other}
@@ -84,7 +85,7 @@ def test_a_data_set_that_comes_later_is_compared_with_where_training_began(make,
     trainer.train()
     weights = {name: p.clone() for name, p in trainer.model.named_parameters()}
     after = trainer.evaluate()
-    assert abs(before["eval_rewards/chosen"]) < 1e-5 < 1e-2 < abs(after["eval_rewards/chosen"])
+    assert abs(before["eval_rewards/chosen"]) < 1e-4 < 1e-2 < abs(after["eval_rewards/chosen"])
     rows = len(trainer.table.ids)
     for data in (
         given, trainer.eval_dataset, Dataset.from_list(LATER), given.to_iterable_dataset(),
@@ -181,7 +182,7 @@ def test_the_reference_may_be_a_model_or_its_name_beside_adapters_too(home, make
         for peft in (None, LoraConfig(r=4, target_modules="all-linear"))
     ]
     itself = make(model=other).table.ref_logp
-    assert all(logp == pytest.approx(itself, rel=1e-6) for logp in found)
+    assert all(logp == pytest.approx(itself, rel=1e-5) for logp in found)
     trainer = make(ref_model=loaded)
     trainer.train()
     assert trainer.ref_model is loaded and abs(trainer.state.log_history[0]["rewards/chosen"]) > 1
