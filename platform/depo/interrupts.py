@@ -36,7 +36,7 @@ def interrupted() -> bool:
 
 
 def at_end(end: Callable[[], object]) -> None:
-    """Have `end` called once where the block of `interruptible` ends because of an interruption."""
+    """Have `end` called where the process ends because of an interruption, in whatever thread."""
     if end not in _ends:
         _ends.append(end)
 
@@ -69,9 +69,7 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         if _asked.is_set():
-            for end in _ends:
-                with suppress(Exception):
-                    end()
+            _end()
         else:
             signal.set_wakeup_fd(woken)
             for number in _caught:
@@ -106,4 +104,11 @@ def _watch(pipe: int, caught: list[signal.Signals]) -> None:
         came = os.read(pipe, 1) if select.select([pipe], [], [], left)[0] else b"\0"
         if came[0] in caught and time.monotonic() > first:
             break
+    _end()
     os._exit(EXIT_CODE)
+
+
+def _end() -> None:
+    for end in _ends:
+        with suppress(Exception):
+            end()

@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
+import psutil
 import ray
 from ray._common.network_utils import build_address, is_localhost, parse_address
 from ray._common.utils import get_ray_address_file
@@ -87,10 +89,17 @@ def connect(runtime: RuntimeConfig, trains: bool = True) -> None:
 
 
 def _leave() -> None:
-    """End an interrupted process. Ray's processes that it started go with it, as their reaper sees to; to
-    shut them down in order would take longer than anybody waits."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    """End an interrupted process, and with it those that it started: to shut Ray down in order would take
+    longer than anybody waits, and its own reaper leaves some behind."""
+    if (
+        threading.current_thread() is threading.main_thread()
+    ):  # where it is not, that one may hold the streams
+        sys.stdout.flush()
+        sys.stderr.flush()
+    with suppress(psutil.Error):
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                process.kill()
     os._exit(interrupts.EXIT_CODE)
 
 
@@ -129,11 +138,15 @@ def _cluster_here() -> str | None:
     """
     address = services.find_bootstrap_address(None)
     host, port = (address and parse_address(address)) or ("", "")
+    return address if _listens(host, port) else None
+
+
+def _listens(host: str, port: str) -> bool:
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
     except (OSError, ValueError):
-        return None
-    return address
+        return False
+    return True
 
 
 def _noted_by() -> int:
@@ -156,7 +169,9 @@ def _join(address: str, key: str) -> None:
         refusal = knock(build_address(host, port), client=kind == "ray")
     if refusal:
         raise ConfigError(f"{key}: {refusal.format(whole)}")
-    with _on_loopback(is_localhost(host)), _in_one_line(f"{key}: the cluster at {whole} cannot be joined"):
+    # Ray takes loopback addresses for those of the network, where one of a command's own does not listen.
+    alone = is_localhost(host) and not _listens(services.resolve_ip_for_localhost(host), port)
+    with _on_loopback(alone), _in_one_line(f"{key}: the cluster at {whole} cannot be joined"):
         ray.init(address=whole, **_init_options())
 
 
