@@ -245,9 +245,10 @@ def differences(
     point_a, point_b, counts = a.ratios, b.ratios, a.counts
     difference, moved = point_a - point_b, of_a - of_b
     varying = spread(moved)
-    values, equal = np.where(shares, difference + moved, 0.0), np.fmin(a.equal_tasks, b.equal_tasks)
-    signed = signed_limits(values, counted, equal, spread)
-    limits = np.where(shares, signed, mean_limits(difference, varying))
+    limits = mean_limits(difference, varying)
+    if shares.any():
+        values, equal = np.where(shares, difference + moved, 0.0), np.fmin(a.equal_tasks, b.equal_tasks)
+        limits = np.where(shares, signed_limits(values, counted, equal, spread), limits)
     known = shares | varies(varying, np.fmax(np.abs(point_a), np.abs(point_b)))
     relative = divide(point_a, point_b) - 1
     of_relative = spread(np.nan_to_num(divide(of_a - (relative + 1) * of_b, point_b[None])))
