@@ -23,6 +23,7 @@ from depo.graph import (
     derived_seed,
     evaluation_name,
     evaluation_parts,
+    needs_reference,
     reference_key,
     runs_dir,
 )
@@ -116,7 +117,7 @@ def train_spec(experiment: Experiment, name: str) -> Any:
 
     config, method = experiment.config, experiment.config.methods[name]
     reference = None
-    if method.needs_reference:
+    if needs_reference(method):
         reference = str((experiment.out(f"reference {reference_key(method)}") / LOG_PROBS).resolve())
     return TrainSpec(
         method=method,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from depo.config.method import OBJECTIVE_FACTS
 from depo.config.schema import ExperimentConfig, MethodConfig
 from depo.identity import pinned
 from depo.records import content_hash
@@ -80,6 +81,19 @@ def runs_dir(config: ExperimentConfig) -> Path:
     if in_job and not path.is_absolute() and (checkout / "pyproject.toml").is_file():
         return checkout / path
     return path
+
+
+def needs_reference(method: MethodConfig) -> bool:
+    """Whether the reference stage comes before a method's training.
+
+    An objective of one's own says so itself. Raises `ConfigError` where that cannot be imported.
+    """
+    facts = OBJECTIVE_FACTS.get(method.objective)
+    if facts is not None:
+        return facts.needs_reference
+    from depo.objectives.registry import objective
+
+    return objective(method.objective).needs_reference
 
 
 def reference_key(method: MethodConfig) -> str:

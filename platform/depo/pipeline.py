@@ -37,6 +37,7 @@ from depo.graph import (
     derived_seed,
     evaluation_name,
     evaluation_parts,
+    needs_reference,
     reference_key,
     runs_dir,
 )
@@ -272,7 +273,7 @@ def _method(experiment: Experiment, name: str) -> str:
     start = _policy(experiment, method.init)
     _round(experiment, next(r for r in experiment.config.rounds if r.name == method.samples))
     needs = [start, f"annotate {method.samples}"]
-    if method.needs_reference:
+    if needs_reference(method):
         needs.append(_reference(experiment, method, start))
     identity = {
         "method": method.model_dump(mode="json", exclude={"init", "samples"}),

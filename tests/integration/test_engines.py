@@ -40,7 +40,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 def start(kind: str, model_dir: str) -> Engine:
     if kind == "vllm" and find_spec("vllm") is None:
         pytest.skip("vLLM is not installed")
-    runtime = GenerationRuntime.model_validate({"engine": kind, "vllm": VllmConfig(kv_cache_gib=0.1)})
+    runtime = GenerationRuntime.model_validate(
+        {"engine": kind} | ({"vllm": VllmConfig(kv_cache_gib=0.1)} if kind == "vllm" else {})
+    )
     return make_engine(runtime, model_dir, "first", LONGEST)
 
 

@@ -36,7 +36,9 @@ def teacher() -> Tried:
 
 def engine(kind: str, folder: str) -> Tried:
     sampling = Sampling(temperature=1.0, top_p=0.95, max_tokens=12)
-    runtime = GenerationRuntime.model_validate({"engine": kind, "vllm": VllmConfig(kv_cache_gib=0.1)})
+    runtime = GenerationRuntime.model_validate(
+        {"engine": kind} | ({"vllm": VllmConfig(kv_cache_gib=0.1)} if kind == "vllm" else {})
+    )
     asked = [Request("act", (), f"the {'red ' * i}ball is {i} ahead", 2, sampling, 100 * i) for i in range(6)]
     return make_engine(runtime, folder, "tried", 256), asked
 

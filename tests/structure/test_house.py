@@ -33,7 +33,7 @@ ALLOWED = {
         "records", "config", "identity", "threads", "interrupts", "envs", "policies", "objectives", "search",
         "data", "training", "evaluation", "tracking", "report",
     },
-    "graph": {"records", "config", "identity", "stages"},
+    "graph": {"records", "config", "identity", "objectives", "stages"},
     "bodies": {"records", "config", "training", "stages", "graph"},
     "pipeline": {"records", "config", "identity", "data", "envs", "policies", "stages", "graph", "bodies"},
     "sweeps": {"records", "config", "data", "stages", "graph", "bodies", "pipeline"},

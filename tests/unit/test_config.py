@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from depo.config.base import ConfigError, apply_overrides
+from depo.config.base import ConfigError, apply_overrides, dump_yaml
 from depo.config.load import dump_config, load_config, parse_config
 
 CONFIGS = sorted((Path(__file__).parents[2] / "experiments" / "configs").glob("*.yaml"))
@@ -150,8 +150,59 @@ def test_limits_that_contradict_each_other_are_refused_by_key(override, message)
     assert str(caught.value).startswith(message)
 
 
-def test_a_limit_that_another_engine_has_is_not_kept():
-    overrides = ["runtime.generation={engine: transformers, vllm: {max_model_len: 64}}"]
-    parse_config(apply_overrides(MINIMAL, overrides))
+def test_a_reply_is_as_long_as_a_teacher_likes():
     teacher = ["rounds.0.search.max_tokens=4096"]  # no context that is known of
     parse_config(apply_overrides(MINIMAL, teacher))
+
+
+ASKED = "base_url: 'http://127.0.0.1:1/v1', model: m"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rounds.0={name: teacher, policy: {kind: imported, path: x}, tasks: 300}",
+         "rounds.0: tasks is not read while policy is imported: leave it out"),
+        ("rounds.0={name: teacher, policy: {kind: imported, path: x}, search: {}}",
+         "rounds.0: search is not read"),
+        (f"rounds.0={{name: teacher, policy: {{kind: openai, {ASKED}}}, search: {{structured: false}}}}",
+         "rounds.0: search.structured is not read by an endpoint"),
+        (f"annotation={{teacher: {{rephrase: {{endpoint: {{{ASKED}}}}}}}}}",
+         "annotation.teacher.rephrase: endpoint is not read while kind is 'rule'"),
+        ("student={model: /m, tiny: {}}", "student: tiny is not read while model is another"),
+        ("evaluation={decoding: [greedy], temperature: 0.7}",
+         "evaluation: temperature is not read while decoding"),
+        ("evaluation={decoding: [greedy], seeds: [0]}", "evaluation: seeds is not read while decoding"),
+        ("sweep={method: bc, space: {epochs: [1]}, reduction: 3}",
+         "sweep: reduction is not read while scheduler"),
+        ("sweep={method: bc, space: {epochs: [1]}, seed: 0}", "sweep: seed is not read by a grid"),
+        ("runtime.generation={engine: transformers, vllm: {}}",
+         "runtime.generation: vllm is not read while engine"),
+        ("runtime.generation={vllm: {lora: 'off', adapters: 4}}",
+         "runtime.generation: vllm.adapters is not read while vllm.lora is"),
+        ("runtime.sweep={distributed: true, cpus_per_trial: 1}",
+         "runtime.sweep: cpus_per_trial is not read by"),
+        ("methods.bc={objective: sft, init: student, beta: 0.2}",
+         "methods.bc: beta is not read by objective 'sft'"),
+        ("methods.bc={objective: sft, init: student, full_parameters: true, lora: {}}",
+         "methods.bc: lora is not read while full_parameters is True"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_nothing_reads_is_refused_at_its_default_too(override, message):
+    with pytest.raises(ConfigError) as caught:
+        parse_config(apply_overrides(MINIMAL, [override]))
+    assert str(caught.value).startswith(message)
+
+
+def test_a_run_directory_of_before_loads_with_all_its_defaults(tmp_path):
+    path = tmp_path / "config.yaml"
+    config = load_config(CONFIGS[0])
+    path.write_text(dump_yaml(config.model_dump(mode="json")))
+    with pytest.raises(ConfigError, match="is not read"):
+        load_config(path)
+    assert load_config(path, resolved=True) == config
+    assert (
+        load_config(path, ["methods.bc.learning_rate=0.5"], resolved=True).methods["bc"].learning_rate == 0.5
+    )
+    with pytest.raises(ConfigError, match="beta is not read"):
+        load_config(path, ["methods.bc.beta=0.5"], resolved=True)

@@ -16,10 +16,12 @@ from pydantic import ValidationError
 
 from depo.config.base import ConfigError, explain
 from depo.config.method import OBJECTIVE_FACTS, LoraConfig, MethodConfig
+from depo.graph import needs_reference
 from depo.objectives.audit import SATURATED_MARGIN, correlation, correlation_sums, saturated
 from depo.objectives.registry import OBJECTIVES, objective
 from depo.objectives.supervised import sft, weighted_bc
 from depo.objectives.turns import turn_discounts
+from depo.training.loading import trained
 
 NAMES = ["sft", "weighted_bc", "kto", "depo", "dpo", "dmpo", "simpo"]
 
@@ -66,7 +68,7 @@ def documented(tmp_path, monkeypatch):
 
 def test_the_documented_objective_is_found_and_right(documented):
     settings = MethodConfig(**documented, pairs_per_task=2)
-    assert settings.needs_reference
+    assert needs_reference(settings)
     found = objective(settings.objective)
     assert found.kind == "paired"
     chosen, rejected = double(-1.0).requires_grad_(), double(-2.0).requires_grad_()
@@ -101,6 +103,8 @@ def test_a_setting_an_objective_never_reads_is_refused_in_one_line(name):
             assert getattr(MethodConfig(objective=name, **{field: value}), field) == value
         else:
             line = refusal(objective=name, **{field: value})
+            at_its_default = MethodConfig.model_fields[field].default
+            assert refusal(objective=name, **{field: at_its_default}) == line
             assert line.startswith(f"{field} is not read by objective {name!r}; it belongs to ")
             assert "\n" not in line
 
@@ -132,11 +136,11 @@ def test_dependent_settings_are_taken_where_they_count():
     MethodConfig(objective="depo", kl="moving", kl_decay=0.5, difficulty="level", difficulty_by="median")
     MethodConfig(objective="weighted_bc", weighting="length_penalty", token_budget=9, token_penalty=0.1)
     settings = MethodConfig(objective="depo", alpha_steps=3, placement="centred", stop_logratio=-40)
-    assert MethodConfig.model_validate(settings.model_dump()) == settings
+    assert MethodConfig.model_validate(settings.model_dump(exclude_unset=True)) == settings
 
 
 def test_what_needs_a_reference_says_so_without_torch():
-    assert [name for name in NAMES if method(name).needs_reference] == ["kto", "depo", "dpo", "dmpo"]
+    assert [name for name in NAMES if needs_reference(method(name))] == ["kto", "depo", "dpo", "dmpo"]
 
 
 def test_cloning_weighs_all_samples_alike():
@@ -203,3 +207,19 @@ def test_saturation_is_two_sided_for_samples_and_one_sided_for_pairs():
     margin = double(-9.0, -SATURATED_MARGIN, 0.0, SATURATED_MARGIN + 1e-6)
     assert saturated(margin, "unpaired").tolist() == [True, False, False, True]
     assert saturated(margin, "paired").tolist() == [False, False, False, True]
+
+
+def test_an_objective_of_ones_own_pays_for_a_reference_only_where_it_says_so(tmp_path, monkeypatch):
+    (tmp_path / "own_losses.py").write_text(
+        "from depo.objectives.registry import Objective\n"
+        "PLAIN = Objective('plain', 'supervised', lambda scores, method: scores.reward)\n"
+        "HELD = Objective('held', 'unpaired', lambda *_: None, needs_reference=True, discounts_turns=True)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    plain, held = (
+        MethodConfig(objective=f"own_losses:{name}", turn_discount=0.5) for name in ("PLAIN", "HELD")
+    )
+    assert (needs_reference(plain), needs_reference(held)) == (False, True)
+    assert (trained(plain).turn_discount, trained(held).turn_discount) == (None, 0.5)
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        needs_reference(MethodConfig(objective="own_losses:GONE"))

@@ -66,7 +66,7 @@ def test_every_sweep_is_known_here():
 def test_what_a_sweep_tries_fits_every_configuration(name, path):
     config, space = asked_for(name, path, [])
     assert config.sweep is not None and config.sweep.name == name
-    swept = config.model_dump(mode="json")
+    swept = config.model_dump(mode="json", exclude_unset=True)
     swept["sweep"] |= {"space": space}
     parsed = parse_config(swept)  # refuses a space that the method cannot take
     assert parsed.sweep is not None and parsed.sweep.space == space

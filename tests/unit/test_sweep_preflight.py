@@ -23,7 +23,7 @@ def distributed(workers: int, most: int = 4, actors: int = 1) -> RuntimeConfig:
     return runtime(
         sweep={"distributed": True, "max_concurrent": most},
         training={"num_workers": workers, "use_gpu": True, "cpus_per_worker": 2},
-        generation={"num_gpus": 1, "min_actors": actors, "actors": 8},
+        generation={"num_gpus": 1, "min_actors": actors, "actors": 9},
     )
 
 

@@ -16,7 +16,9 @@ from depo.config.schema import ExperimentConfig
 
 def load(options: argparse.Namespace) -> ExperimentConfig:
     path = Path(options.config)
-    return load_config(str(path / "config.yaml") if path.is_dir() else options.config, options.overrides)
+    if path.is_dir():
+        return load_config(path / "config.yaml", options.overrides, resolved=True)
+    return load_config(options.config, options.overrides)
 
 
 def announce(text: str) -> None:

@@ -56,7 +56,7 @@ def _several(options: argparse.Namespace) -> int:
         if any(run_dir.resolve() == Path(run.path).resolve() for run in runs):
             raise ConfigError(f"report: {run_dir} is given twice; name each run once")
         runs.append(_finished(typed("report", given, options.overrides), config, run_dir))
-        done = load_config(run_dir / "config.yaml")
+        done = load_config(run_dir / "config.yaml", resolved=True)
         episodes.append(RunEpisodes(runs[-1].name, run_dir, done, read_episodes(done, run_dir)))
     compared = compare_runs(episodes)
     out = options.out or Path(runs[0].path).resolve().parent / _folder([run.name for run in runs])
@@ -89,7 +89,7 @@ def _load(given: str, overrides: Sequence[str]) -> tuple[ExperimentConfig, Path]
         raise ConfigError(f"{given}: no run directory (no config.yaml there); give one, or a configuration")
     whole = path.resolve()
     moved = [f"runtime.runs_dir={json.dumps(str(whole.parent))}", f"name={json.dumps(whole.name)}"]
-    return load_config(path / "config.yaml", [*moved, *overrides]), path
+    return load_config(path / "config.yaml", [*moved, *overrides], resolved=True), path
 
 
 def _finished(again: str, config: ExperimentConfig, run_dir: Path) -> FinishedRun:

@@ -6,10 +6,18 @@ import difflib
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Self, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -32,6 +40,49 @@ class Strict(BaseModel):
         validate_default=True,
         allow_inf_nan=False,
     )
+
+    def unread(self) -> dict[str, str]:
+        """Settings that nothing reads as the others stand, `search.tasks` for one of a section, and why."""
+        return {}
+
+    @model_validator(mode="after")
+    def _nothing_unread_is_set(self, info: ValidationInfo) -> Self:
+        for name, why in self.unread().items():
+            if _is_set(self, name.split("."), resolved=info.context == RESOLVED):
+                raise ValueError(f"{name} is not read {why}: leave it out")
+        return self
+
+
+RESOLVED = {"resolved": True}
+"""Validation context of what the program wrote itself, where every setting may stand at its default."""
+
+
+def _is_set(section: BaseModel, path: list[str], resolved: bool) -> bool:
+    name, *rest = path
+    if name not in section.model_fields_set:
+        return False
+    value = getattr(section, name)
+    if rest:
+        return _is_set(value, rest, resolved)
+    return not resolved or value != type(section).model_fields[name].get_default(call_default_factory=True)
+
+
+def read_settings(value: Any, dumped: Any) -> Any:
+    """What a configuration, `dumped` as JSON, says without the settings that nothing reads."""
+    if isinstance(value, Strict):
+        kept = {name: read_settings(getattr(value, name), inner) for name, inner in dumped.items()}
+        for unread in value.unread():
+            *sections, name = unread.split(".")
+            section = kept
+            for one in sections:
+                section = section[one]
+            section.pop(name, None)
+        return kept
+    if isinstance(value, dict):
+        return {key: read_settings(inner, dumped[key]) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [read_settings(*pair) for pair in zip(value, dumped, strict=True)]
+    return dumped
 
 
 def plain(value: Any) -> Any:

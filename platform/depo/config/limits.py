@@ -57,6 +57,15 @@ def _replies_fit_the_context(config: ExperimentConfig) -> None:
         f"evaluation.suites.{n}.max_tokens": s.max_tokens for n, s in config.evaluation.suites.items()
     }
     for number, round_ in enumerate(config.rounds):
+        if (
+            round_.policy.kind == "engine"
+            and round_.search.structured
+            and generation.engine == "transformers"
+        ):
+            raise ValueError(
+                f"rounds.{number}.search.structured: transformers cannot force the form of a reply; set it "
+                "to false, or runtime.generation.engine to vllm"
+            )
         if round_.policy.kind == "engine":
             replies[f"rounds.{number}.search.max_tokens"] = round_.search.max_tokens
     for name, tokens in replies.items():

@@ -7,28 +7,41 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from depo.config.base import ConfigError, apply_overrides, dump_yaml, explain, read_yaml
+from depo.config.base import (
+    RESOLVED,
+    ConfigError,
+    apply_overrides,
+    dump_yaml,
+    explain,
+    read_settings,
+    read_yaml,
+)
 from depo.config.schema import ExperimentConfig
 
 
-def load_config(path: str | Path, overrides: list[str] | None = None) -> ExperimentConfig:
-    """Read, override and check. Raises `ConfigError`: one line naming file, key and mend."""
+def load_config(
+    path: str | Path, overrides: list[str] | None = None, resolved: bool = False
+) -> ExperimentConfig:
+    """Read, override and check. Raises `ConfigError`: one line naming file, key and mend.
+
+    In a `resolved` configuration, of a run directory, what is not read may stand at its default.
+    """
     path = Path(path)
     values = apply_overrides(read_yaml(path), overrides or [])
     try:
-        return parse_config(values)
+        return parse_config(values, resolved)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def parse_config(values: dict[str, Any]) -> ExperimentConfig:
+def parse_config(values: dict[str, Any], resolved: bool = False) -> ExperimentConfig:
     """Check a mapping. Raises `ConfigError`."""
     try:
-        return ExperimentConfig.model_validate(values)
+        return ExperimentConfig.model_validate(values, context=RESOLVED if resolved else None)
     except ValidationError as error:
         raise ConfigError(explain(error, ExperimentConfig)) from None
 
 
 def dump_config(config: ExperimentConfig) -> str:
-    """The resolved configuration as YAML that `load_config` reads back to an equal object."""
-    return dump_yaml(config.model_dump(mode="json"))
+    """The resolved configuration, all settings that are read, as YAML that `load_config` reads back equal."""
+    return dump_yaml(read_settings(config, config.model_dump(mode="json")))

@@ -96,8 +96,8 @@ class LoraConfig(Strict):
 class MethodConfig(Strict):
     """One training: its objective, what it starts from, and the data it reads.
 
-    A setting that the objective never reads is refused where it differs from its default, so that
-    no configuration promises what does not happen.
+    A setting that the objective never reads is refused, also at its default, so that no configuration
+    promises what does not happen.
     """
 
     objective: Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*|[\w.]+:\w+)$")]
@@ -177,12 +177,6 @@ class MethodConfig(Strict):
     lora: LoraConfig = LoraConfig()
     seed: int = 0
 
-    @property
-    def needs_reference(self) -> bool:
-        """Whether the reference stage comes first; for an objective of one's own it always does."""
-        facts = OBJECTIVE_FACTS.get(self.objective)
-        return facts is None or facts.needs_reference
-
     @model_validator(mode="before")
     @classmethod
     def _bonus_of_the_objective(cls, values: Any) -> Any:
@@ -202,33 +196,33 @@ class MethodConfig(Strict):
         return self
 
     @model_validator(mode="after")
-    def _objective_reads_what_is_set(self) -> MethodConfig:
+    def _objective_is_defined(self) -> MethodConfig:
         facts = OBJECTIVE_FACTS.get(self.objective)
-        if facts is None:
-            if ":" not in self.objective:
-                raise ValueError(
-                    f"objective {self.objective!r} is not defined; known: {', '.join(OBJECTIVE_FACTS)}, "
-                    "or module:NAME of your own"
-                )
-        else:
-            for name in type(self).model_fields:
-                if name in _OPTIONAL - facts.reads and self._is_set(name):
-                    raise ValueError(f"{name} is not read by objective {self.objective!r}; {_home(name)}")
-        for name, (other, values) in _DEPENDENT.items():
-            if self._is_set(name) and getattr(self, other) not in values:
-                raise ValueError(
-                    f"{name} is not read while {other} is {getattr(self, other)!r}; leave it out"
-                )
+        if facts is None and ":" not in self.objective:
+            raise ValueError(
+                f"objective {self.objective!r} is not defined; known: {', '.join(OBJECTIVE_FACTS)}, "
+                "or module:NAME of your own"
+            )
         return self
 
-    def _is_set(self, name: str) -> bool:
-        return bool(getattr(self, name) != type(self).model_fields[name].default)
+    def unread(self) -> dict[str, str]:
+        facts = OBJECTIVE_FACTS.get(self.objective)
+        names = [n for n in type(self).model_fields if facts is not None and n in _OPTIONAL - facts.reads]
+        found = {name: f"by objective {self.objective!r}; {_home(name)}" for name in names}
+        for name, (other, values) in _DEPENDENT.items():
+            if getattr(self, other) not in values:
+                found.setdefault(name, f"while {other} is {getattr(self, other)!r}")
+        return found
 
 
 def without_bonus(values: Mapping[str, Any]) -> dict[str, Any]:
     """A method's values, where its objective has both alphas at 0 those of the objective that is left."""
     facts = OBJECTIVE_FACTS.get(values["objective"])
-    if facts is None or facts.without_bonus is None or any(values[name] != 0 for name in _ALPHAS):
+    if (
+        facts is None
+        or facts.without_bonus is None
+        or any(values.get(name, facts.alpha) != 0 for name in _ALPHAS)
+    ):
         return dict(values)
     kept = {name: value for name, value in values.items() if name not in _BONUS}
     return kept | {"objective": facts.without_bonus}
@@ -244,4 +238,4 @@ def no_dropout(objective: str) -> str:
 
 def _home(name: str) -> str:
     readers = [objective for objective, facts in OBJECTIVE_FACTS.items() if name in facts.reads]
-    return f"it belongs to {', '.join(readers) or 'objectives of your own'}: leave it out"
+    return f"it belongs to {', '.join(readers) or 'objectives of your own'}"

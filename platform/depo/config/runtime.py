@@ -53,6 +53,13 @@ class GenerationRuntime(Strict):
     """Try tasks again that an earlier start of an unfinished stage gave up."""
     vllm: VllmConfig = VllmConfig()
 
+    def unread(self) -> dict[str, str]:
+        if self.engine == "transformers":
+            return {"vllm": "while engine is 'transformers'"}
+        if self.vllm.lora == "off":
+            return dict.fromkeys(("vllm.adapters", "vllm.max_lora_rank"), "while vllm.lora is 'off'")
+        return {}
+
     @model_validator(mode="after")
     def _limits_agree(self) -> GenerationRuntime:
         if self.min_actors > self.actors:
@@ -112,6 +119,9 @@ class SweepRuntime(Strict):
     max_failures: Annotated[int, Field(ge=0)] = 1
     """How often trials whose process was lost are started again. One that failed by an error of its own
     waits for the next start."""
+
+    def unread(self) -> dict[str, str]:
+        return {"cpus_per_trial": "by distributed trials, whose workers ask"} if self.distributed else {}
 
     @model_validator(mode="after")
     def _gpus_are_whole_or_part_of_one(self) -> SweepRuntime:

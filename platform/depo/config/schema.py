@@ -96,6 +96,12 @@ class StudentConfig(Strict):
     """A file with another chat template (Jinja) than the model's own, saved with what is trained. None: the
     model's own. The tiny student has one that fits."""
 
+    def unread(self) -> dict[str, str]:
+        if self.model == "tiny":
+            return {"revision": "while model is 'tiny'"}
+        found = {"tiny": "while model is another"}
+        return found | ({"revision": "of a folder"} if Path(self.model).is_absolute() else {})
+
     @model_validator(mode="after")
     def _template_of_a_model(self) -> StudentConfig:
         if self.chat_template is not None and self.model == "tiny":
@@ -220,6 +226,13 @@ class RoundConfig(Strict):
     """Training tasks to pass over first, so that rounds need not share tasks."""
     search: SearchConfig = SearchConfig()
 
+    def unread(self) -> dict[str, str]:
+        if self.policy.kind == "imported":
+            return dict.fromkeys(("tasks", "skip", "search"), "while policy is imported")
+        if self.policy.kind == "openai":
+            return {"search.structured": "by an endpoint; its form may be asked for in policy.options"}
+        return {}
+
 
 class RephraseConfig(Strict):
     """How the thoughts of desirable trajectories are shortened."""
@@ -228,6 +241,9 @@ class RephraseConfig(Strict):
     """"rule": from shorter sibling thoughts and by dropping filler; "openai": by an endpoint."""
     endpoint: OpenAIConfig | None = None
     """The endpoint, where `kind` is "openai"."""
+
+    def unread(self) -> dict[str, str]:
+        return {} if self.kind == "openai" else {"endpoint": f"while kind is {self.kind!r}"}
 
     @model_validator(mode="after")
     def _has_endpoint(self) -> RephraseConfig:

@@ -93,6 +93,10 @@ class SweepConfig(Strict):
     seed: int = 0
     """Of what searchers draw."""
 
+    def unread(self) -> dict[str, str]:
+        found = {} if self.scheduler == "asha" else {"reduction": f"while scheduler is {self.scheduler!r}"}
+        return found | ({"seed": "by a grid, which draws nothing"} if self.searcher == "grid" else {})
+
     @property
     def directory(self) -> str:
         """Name of the sweep's directory below `sweep/`."""
@@ -181,7 +185,7 @@ def with_settings(method: MethodConfig, settings: Mapping[str, Any]) -> MethodCo
     Where they leave depo without a bonus it is kto, the control of a grid over both alphas. Raises
     `ConfigError` for a setting that is not there, has no such value, or that nothing reads.
     """
-    values = method.model_dump()
+    values = method.model_dump(exclude_unset=True)
     for key, value in settings.items():
         values = set_key(values, key, value)
     try:
@@ -212,7 +216,8 @@ def check_space(sweep: SweepConfig, method: MethodConfig) -> None:
         except ConfigError as error:
             shown = " ".join(f"{key}={value}" for key, value in settings.items())
             raise ValueError(f"sweep.space: {shown} is refused: {error}") from None
-        if tried.needs_reference and not method.needs_reference:
+        own, found = (OBJECTIVE_FACTS.get(m.objective) for m in (method, tried))
+        if found is not None and found.needs_reference and own is not None and not own.needs_reference:
             raise ValueError(
                 f"sweep.space.objective: {tried.objective!r} compares with a reference that "
                 f"{method.objective!r}, the objective of sweep.method, does not have; sweep a method that "
@@ -244,7 +249,7 @@ def _known_field(name: str, method: MethodConfig) -> None:
 
 def _alone(name: str, value: Value, method: MethodConfig) -> None:
     """Refuse a value that its field cannot hold, whatever the others are."""
-    values = set_key(method.model_dump(), name, value)
+    values = set_key(method.model_dump(exclude_unset=True), name, value)
     try:
         MethodConfig.model_validate(values)
     except ValidationError as error:

@@ -40,6 +40,8 @@ class Objective:
     """Reads `bonus`."""
     desirable_only: bool = False
     """Trains on desirable samples alone."""
+    discounts_turns: bool = False
+    """Weighs the log-probs of later turns less, by `turn_discount`."""
 
 
 _LOSSES: dict[str, Callable[..., Any]] = {
@@ -61,6 +63,7 @@ OBJECTIVES: dict[str, Objective] = {
         needs_kl=facts.needs_kl,
         takes_bonus=facts.takes_bonus,
         desirable_only=facts.desirable_only,
+        discounts_turns="turn_discount" in facts.reads,
     )
     for name, facts in OBJECTIVE_FACTS.items()
 }

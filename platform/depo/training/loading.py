@@ -62,7 +62,9 @@ def load_pairs(table: SampleTable, method: MethodConfig) -> IntArray:
 
 def trained(method: MethodConfig) -> Trained:
     """What a method trains on."""
-    return Trained(method.trained_tokens, method.turn_discount if method.objective == "dmpo" else None)
+    return Trained(
+        method.trained_tokens, method.turn_discount if objective(method.objective).discounts_turns else None
+    )
 
 
 def with_bonus(table: SampleTable, method: MethodConfig) -> SampleTable:

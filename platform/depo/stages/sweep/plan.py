@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from depo.config.base import ConfigError
+from depo.config.base import RESOLVED, ConfigError
 from depo.config.method import MethodConfig
 from depo.config.runtime import RuntimeConfig
 from depo.config.schema import (
@@ -156,7 +156,7 @@ def note_origin(checkpoint: Path, spec: StageSpec, row: Mapping[str, Any]) -> No
 
 def method_of(checkpoint: Path) -> MethodConfig:
     """The settings that a checkpoint was trained with. Raises `ConfigError` where it is none of a trial."""
-    return MethodConfig.model_validate(_origin(checkpoint)["method"])
+    return MethodConfig.model_validate(_origin(checkpoint)["method"], context=RESOLVED)
 
 
 def read_rungs(out_dir: Path) -> list[dict[str, Any]]:
