@@ -190,7 +190,12 @@ def test_two_ranks_survive_a_kill_and_agree_with_one_process(home):
         killed: list[int] = []
         steps: list[float] = []
 
+        told: list[str] = []
+
         def progress(row: dict) -> None:
+            if "lost" in row:
+                told.append(row["lost"])
+                return
             steps.append(row["step"])
             if not killed and row["step"] >= 16:
                 victim = next(
@@ -203,6 +208,7 @@ def test_two_ranks_survive_a_kill_and_agree_with_one_process(home):
 
         summary = run_training(spec(home, "ranks", runtime=runtime, **method), home / "ranks/ray", progress)
         assert killed and summary["resumed_at"] >= 4
+        assert told and "all start again from the last checkpoint" in told[0]
         assert steps == sorted(set(steps)) and steps[-1] == summary["steps"] == 60
         logged = [
             json.loads(line)["step"] for line in (home / "ranks/metrics.jsonl").read_text().splitlines()
