@@ -191,7 +191,7 @@ def test_the_audit_holds_every_trained_sample_and_the_metrics_are_its_means(home
     for label, mark in (("desirable", "D"), ("undesirable", "U")):
         some = window[window["label"] == mark]
         # A mean of terms of either sign: float32 rounds by their size, not by its own.
-        size = some["log_ratio"].abs().mean()
+        size = float(some["log_ratio"].abs().mean())
         assert row[f"logratio_{label}"] == pytest.approx(some["log_ratio"].mean(), abs=1e-5 * size)
         assert row[f"gradient_weight_{label}"] == pytest.approx(some["gradient_weight"].mean(), rel=1e-5)
     some = window[window["label"] == "D"]
