@@ -33,6 +33,26 @@ def test_a_key_that_stands_there_twice_is_named_with_its_line(text):
     assert refusal(text).startswith(f"c.yaml, line 3: key '{key}' stands there twice, first in line 1")
 
 
+def test_words_are_words_and_truth_is_true_or_false():
+    assert load_yaml("[on, off, yes, no, y, true, False, trueish]", "") == [
+        "on", "off", "yes", "no", "y", True, False, "trueish",
+    ]  # fmt: skip
+    assert "'foo' is neither true nor false" in refusal("a: !!bool foo")
+    words = ["on", "no", "true", "True", True]
+    assert load_yaml(dump_yaml(words), "") == words
+    config = load_config(DEMO, ["runtime.generation.vllm.lora=on", "tracking.enabled=on"])
+    assert config.runtime.generation.vllm.lora == "on" and config.tracking.enabled is True
+
+
+def test_a_run_directory_of_before_a_key_was_renamed_is_read(tmp_path):
+    text = DEMO.read_text()
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_yaml(load_yaml(text, "") | {"evaluation": {"compare": [["kto", "bc"]]}}))
+    assert load_config(path, resolved=True).evaluation.comparisons == [("kto", "bc")]
+    with pytest.raises(ConfigError, match=r"evaluation\.compare: .*comparisons"):
+        load_config(path)
+
+
 def test_a_merge_may_give_a_key_another_value():
     text = "a: &a {k: 1, l: 1}\nb: &b {<<: *a, k: 2}\nc: {<<: *b, k: 3}\n"
     assert load_yaml(text, "") == {"a": {"k": 1, "l": 1}, "b": {"k": 2, "l": 1}, "c": {"k": 3, "l": 1}}

@@ -114,7 +114,7 @@ Options = Annotated[dict[str, Any], AfterValidator(plain)]
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as it is meant: a key stands once in a mapping, and `1e-4` is a number."""
+    """YAML as it is meant: a key stands once in a mapping, `1e-4` is a number, and `on` is a word."""
 
     def compose_mapping_node(self, anchor: Any) -> Any:
         # Before merges (`<<`) are carried out, which may well give a key another value.
@@ -143,6 +143,13 @@ class _Dumper(yaml.SafeDumper):
 
 
 for _side in (_Loader, _Dumper):
+    _side.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in known if tag != "tag:yaml.org,2002:bool"]
+        for first, known in _side.yaml_implicit_resolvers.items()
+    }
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:bool", re.compile("(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+    )
     _side.add_implicit_resolver(
         "tag:yaml.org,2002:float",
         re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
@@ -164,6 +171,8 @@ def load_yaml(text: str, place: str) -> Any:
         problem = getattr(error, "problem", None) or "not YAML"
     except RecursionError:
         line, problem = "", "nested too deeply"
+    except KeyError as error:
+        line, problem = "", f"{error} is neither true nor false"
     except (ValueError, TypeError) as error:  # a date that is none, an integer of thousands of digits
         line, problem = "", str(error).partition(";")[0]
     raise ConfigError(f"{place}{line}: {' '.join(problem.split())}; mend the YAML, or quote what is text")

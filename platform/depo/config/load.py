@@ -18,16 +18,23 @@ from depo.config.base import (
 )
 from depo.config.schema import ExperimentConfig
 
+# Keys of `evaluation` that run directories of earlier versions have, and what they are called now.
+_RENAMED = {"compare": "comparisons"}
+
 
 def load_config(
     path: str | Path, overrides: list[str] | None = None, resolved: bool = False
 ) -> ExperimentConfig:
     """Read, override and check. Raises `ConfigError`: one line naming file, key and mend.
 
-    In a `resolved` configuration, of a run directory, what is not read may stand at its default.
+    In a `resolved` configuration, of a run directory, what is not read may stand at its default, and keys
+    may have the names that they had when it was written.
     """
     path = Path(path)
-    values = apply_overrides(read_yaml(path), overrides or [])
+    values = read_yaml(path)
+    if resolved and isinstance(section := values.get("evaluation"), dict):
+        values["evaluation"] = {_RENAMED.get(key, key): value for key, value in section.items()}
+    values = apply_overrides(values, overrides or [])
     try:
         return parse_config(values, resolved)
     except ConfigError as error:
