@@ -169,7 +169,6 @@ ASKED = "base_url: 'http://127.0.0.1:1/v1', model: m"
          "rounds.0: search.structured is not read by an endpoint"),
         (f"annotation={{teacher: {{rephrase: {{endpoint: {{{ASKED}}}}}}}}}",
          "annotation.teacher.rephrase: endpoint is not read while kind is 'rule'"),
-        ("student={model: /m, tiny: {}}", "student: tiny is not read while model is another"),
         ("evaluation={decoding: [greedy], temperature: 0.7}",
          "evaluation: temperature is not read while decoding"),
         ("evaluation={decoding: [greedy], seeds: [0]}", "evaluation: seeds is not read while decoding"),

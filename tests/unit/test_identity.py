@@ -189,5 +189,5 @@ def test_a_revision_that_cannot_be_told_is_one_line(hub, tmp_path):
     with pytest.raises(ConfigError, match=r"^student\.revision: v2"):
         check(config(tmp_path, model="org/tiny", revision="v2"), {"student"})
     for given in ("tiny", str(tmp_path)):
-        with pytest.raises(ValueError, match="only a hub id has one"):
+        with pytest.raises(ValueError, match="revision is not read"):
             StudentConfig(model=given, revision="main")
