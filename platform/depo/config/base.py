@@ -42,7 +42,11 @@ class Strict(BaseModel):
     )
 
     def unread(self) -> dict[str, str]:
-        """Settings that nothing reads as the others stand, `search.tasks` for one of a section, and why."""
+        """Settings that nothing reads as the others stand, `search.tasks` for one of a section, and why.
+
+        What another value of a switch reads (`student.tiny`, `generation.vllm`, `evaluation.temperature`) is
+        none: `--set` turns the switch and cannot take settings out.
+        """
         return {}
 
     @model_validator(mode="after")

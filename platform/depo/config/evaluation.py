@@ -109,11 +109,6 @@ class EvaluationConfig(Strict):
     bootstrap: Count = 10000
     """Resamples behind the interval of an interquartile mean, 2,000 at most; no other interval draws any."""
 
-    def unread(self) -> dict[str, str]:
-        if "sampled" in self.decoding:
-            return {}
-        return dict.fromkeys(("temperature", "seeds"), "while decoding draws nothing")
-
     @field_validator("seeds", "decoding")
     @classmethod
     def _each_once(cls, values: list[int | str]) -> list[int | str]:

@@ -54,8 +54,6 @@ class GenerationRuntime(Strict):
     vllm: VllmConfig = VllmConfig()
 
     def unread(self) -> dict[str, str]:
-        if self.engine == "transformers":
-            return {"vllm": "while engine is 'transformers'"}
         if self.vllm.lora == "off":
             return dict.fromkeys(("vllm.adapters", "vllm.max_lora_rank"), "while vllm.lora is 'off'")
         return {}

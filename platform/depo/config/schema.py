@@ -97,7 +97,6 @@ class StudentConfig(Strict):
     model's own. The tiny student has one that fits."""
 
     def unread(self) -> dict[str, str]:
-        # `tiny` may stand beside another model: `--set student.model=...` cannot take it out.
         if self.model == "tiny":
             return {"revision": "while model is 'tiny'"}
         return {"revision": "of a folder"} if Path(self.model).is_absolute() else {}
@@ -119,12 +118,6 @@ class StudentConfig(Strict):
     @classmethod
     def _wherever_it_is_read(cls, path: str | None) -> str | None:
         return None if path is None else str(Path(path).expanduser().absolute())
-
-    @model_validator(mode="after")
-    def _of_a_hub(self) -> StudentConfig:
-        if self.revision is not None and (self.model == "tiny" or Path(self.model).expanduser().is_dir()):
-            raise ValueError("revision: only a hub id has one; 'tiny' and folders are known by their content")
-        return self
 
 
 class EngineConfig(Strict):
