@@ -129,5 +129,7 @@ def test_an_interrupted_generation_keeps_what_is_finished_and_leaves_no_process(
         said = run.stderr.read()
     assert run.returncode == 130
     assert time.monotonic() - began < 15
-    assert said == "depo: interrupted: the same command goes on\n"
+    # Ray itself warns of the arguments of the worker's actor.
+    lines = [line for line in said.splitlines() if "core_worker.cc" not in line]
+    assert lines == ["depo: interrupted: the same command goes on"]
     assert psutil.wait_procs(processes, timeout=10)[1] == []
