@@ -233,6 +233,26 @@ def test_rows_of_token_ids_are_taken_as_they_are(make):
     assert make(rows).table.sequence(0)[1].tolist() == [0, 0, 1, 1, 1]
 
 
+def test_a_row_without_prompt_is_trained_from_its_second_token(make):
+    bare = {"prompt_ids": [], "completion_ids": [5, 6, 4]}
+    trainer = make([bare | {"label": n > 0} for n in range(2)], max_steps=1)
+    assert trainer.table.sequence(0)[1].tolist() == [0, 1, 1]
+    trainer.train()
+    texts = make([row | {"prompt": ""} for row in ROWS])
+    assert all(texts.table.sequence(row)[1].tolist()[0] == 0 for row in range(len(ROWS)))
+
+
+def test_what_holds_nothing_is_one_line(make):
+    rows = Dataset.from_list(ROWS)
+    for empty in (rows.select([]), rows.to_iterable_dataset().take(0)):
+        with pytest.raises(ConfigError, match="train_dataset: holds no row"):
+            make(empty)
+    with pytest.raises(ConfigError, match="eval_dataset: 'b' was not given at the start; known: a"):
+        make(eval_dataset={"a": Dataset.from_list(ROWS)}).evaluate("b")
+    with pytest.raises(ConfigError, match="learning_rate: inf is no finite number"):
+        make(learning_rate=float("inf"))
+
+
 @pytest.mark.parametrize("kind", [PromptTuningConfig, PrefixTuningConfig])
 def test_virtual_tokens_before_a_sequence_shift_no_log_prob(make, kind):
     virtual = kind(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=4)

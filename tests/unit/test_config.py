@@ -189,6 +189,16 @@ def test_the_other_side_of_a_switch_may_stand(override):
          "runtime.sweep: cpus_per_trial is not read by"),
         ("methods.bc={objective: sft, init: student, beta: 0.2}",
          "methods.bc: beta is not read by objective 'sft'"),
+        ("rounds.0.search.budget.money=1", "rounds.0: search.budget.money is not read by a policy whose"),
+        (f"rounds.0={{name: teacher, policy: {{kind: openai, {ASKED}}}, search: {{budget: {{money: 1}}}}}}",
+         "rounds.0: search.budget.money is not read"),
+        ("annotation={teacher: {imported: labels}}", "annotation.teacher.imported is not read of a round"),
+        ("methods.kto={objective: kto, lora: {dropout: 0.0}}",
+         "methods.kto: lora.dropout is not read by objective 'kto'"),
+        ("methods.kto={objective: kto, scheduler: constant, warmup_ratio: 0.05}",
+         "methods.kto: warmup_ratio is not read while scheduler is 'constant'"),
+        ("methods.dpo={objective: dpo, placement: margin}",
+         "methods.dpo.placement is not read while alpha_tokens and alpha_steps are 0"),
         ("methods.bc={objective: sft, init: student, full_parameters: true, lora: {}}",
          "methods.bc: lora is not read while full_parameters is True"),
     ],
@@ -197,6 +207,41 @@ def test_a_setting_that_nothing_reads_is_refused_at_its_default_too(override, me
     with pytest.raises(ConfigError) as caught:
         parse_config(apply_overrides(MINIMAL, [override]))
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("evaluation.reference=student", "evaluation.reference: 'student' is not tried"),
+        ("rounds.0.name=scripted", "rounds.scripted: the name is taken"),
+        ("methods.bc.lora.target_modules=[]", "methods.bc.lora.target_modules"),
+        ("methods.bc.beta=true", "methods.bc.beta: true is no number; give one"),
+        ("evaluation.tasks=true", "evaluation.tasks: true is no number"),
+        *((f"{key}={seed}", f"{key}: input should be ")
+          for key in ("seed", "methods.bc.seed") for seed in (-1, 2**32)),
+        ("evaluation.seeds=[9223372036854775808]", "evaluation.seeds.0: input should be less than"),
+    ],
+)  # fmt: skip
+def test_what_no_stage_could_use_is_refused_when_it_is_read(override, message):
+    with pytest.raises(ConfigError) as caught:
+        parse_config(apply_overrides(MINIMAL, [override]))
+    assert str(caught.value).startswith(message)
+
+
+def test_the_step_rule_of_an_imported_round_is_read_where_the_rules_label_it():
+    round_ = {"name": "teacher", "policy": {"kind": "imported", "path": "x"}}
+    values = MINIMAL | {"rounds": [round_], "annotation": {"teacher": {"max_desirable_steps": 4}}}
+    with pytest.raises(ConfigError, match=r"annotation\.teacher\.max_desirable_steps is not read while"):
+        parse_config(values)
+    parse_config(apply_overrides(values, ["annotation.teacher.imported=rules"]))
+
+
+def test_the_documented_training_of_all_weights_is_taken():
+    shipped = [path for path in CONFIGS if path.stem.endswith("b-babyai")]
+    assert len(shipped) == 2
+    for path in shipped:
+        given = ["methods.depo.full_parameters=true", "runtime.training.deepspeed_stage=3"]
+        assert load_config(path, given).methods["depo"].full_parameters
 
 
 def test_a_run_directory_of_before_loads_with_all_its_defaults(tmp_path):

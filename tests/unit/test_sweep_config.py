@@ -36,6 +36,7 @@ RANGE = "space: {beta: {low: 0.1, high: 1}}"
         ("space: {beta: {low: 0, high: 1, log: true}}", "sweep.space.beta.range: a logarithmic range starts"),
         ("space: {lora.r: {low: 1, high: 2.5, integer: true}}", "sweep.space.lora.r.range: an integer"),
         ("searcher: random, trials: 2, space: {beta: {low: -1, high: 1}}", "sweep.space.beta: -1.0"),
+        ("searcher: random, trials: 2, space: {lora.r: {low: 4, high: 8}}", "sweep.space.lora.r: 5.3"),
         (RANGE, "sweep: space.beta: a grid has no use for a range"),
         ("trials: 3", "sweep: trials: a grid has as many as its product"),
         ("searcher: optuna", "sweep: trials: searcher 'optuna' needs to know how many"),

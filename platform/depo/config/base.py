@@ -12,6 +12,7 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -19,10 +20,21 @@ from pydantic import (
     model_validator,
 )
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"{str(value).lower()} is no number; give one")
+    return value
+
+
+_Float = Annotated[float, BeforeValidator(_number)]
+_Int = Annotated[int, BeforeValidator(_number)]
+Fraction = Annotated[_Float, Field(ge=0, le=1)]
+Positive = Annotated[_Float, Field(gt=0)]
+NonNegative = Annotated[_Float, Field(ge=0)]
+Count = Annotated[_Int, Field(ge=1)]
+Seed = Annotated[_Int, Field(ge=0, lt=2**32)]
+"""What every generator of random numbers takes."""
 _DEEPEST = 100
 
 
@@ -61,8 +73,10 @@ RESOLVED = {"resolved": True}
 """Validation context of what the program wrote itself, where every setting may stand at its default."""
 
 
-def _is_set(section: BaseModel, path: list[str], resolved: bool) -> bool:
+def _is_set(section: Any, path: list[str], resolved: bool) -> bool:
     name, *rest = path
+    if isinstance(section, dict):
+        return _is_set(section[name], rest, resolved)
     if name not in section.model_fields_set:
         return False
     value = getattr(section, name)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from depo.config.base import ConfigError, Count, Positive, Strict
+from depo.config.base import ConfigError, Count, Positive, Seed, Strict
 from depo.config.endpoint import PriceConfig
 from depo.config.env import EnvConfig
 
@@ -92,7 +92,7 @@ class EvaluationConfig(Strict):
     difficulty: dict[str, list[str]] = {}
     """Group name to patterns (`*` stands for anything) of the levels in it; each group gets a table of its
     own. A level belongs to the first group that names it."""
-    seeds: list[Annotated[int, Field(ge=0)]] = [0]
+    seeds: list[Seed] = [0]
     """Of the draws of "sampled": every task is tried once with each. "greedy" draws nothing and takes the
     first alone. Further seeds, put after it, keep the episodes there are."""
     reference: str = "bc"
@@ -181,14 +181,14 @@ class EvaluationConfig(Strict):
             require(name, known, "evaluation.methods")
             if self.methods.count(name) > 1:
                 raise ValueError(f"evaluation.methods: {name!r} stands there twice; leave one out")
-        require(self.reference, known, "evaluation.reference")
+        for key, name in [
+            ("reference", self.reference),
+            *(("comparisons", name) for pair in self.comparisons for name in pair),
+        ]:
+            require(name, known, f"evaluation.{key}")
+            if name not in tried:
+                raise ValueError(f"evaluation.{key}: {name!r} is not tried; add it to evaluation.methods")
         for a, b in self.comparisons:
-            for name in (a, b):
-                require(name, known, "evaluation.comparisons")
-                if name not in tried:
-                    raise ValueError(
-                        f"evaluation.comparisons: {name!r} is not tried; add it to evaluation.methods"
-                    )
             if a == b:
                 raise ValueError(f"evaluation.comparisons: {a!r} with itself says nothing; drop the pair")
         for name in self.prices:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from depo.config.base import Count, Fraction, NonNegative, Positive, Strict
+from depo.config.base import Count, Fraction, NonNegative, Positive, Seed, Strict
 
 Kind = Literal["supervised", "unpaired", "paired"]
 
@@ -79,6 +79,7 @@ _DEPENDENT: dict[str, tuple[str, tuple[object, ...]]] = {
     "token_budget": ("weighting", ("length", "length_penalty")),
     "token_penalty": ("weighting", ("length_penalty",)),
     "lora": ("full_parameters", (False,)),
+    "warmup_ratio": ("scheduler", ("linear", "cosine")),
 }
 
 
@@ -90,7 +91,7 @@ class LoraConfig(Strict):
     alpha: Positive = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Of supervised objectives only: preference trainers switch dropout off."""
-    target_modules: list[str] | Literal["all-linear"] = "all-linear"
+    target_modules: Annotated[list[str], Field(min_length=1)] | Literal["all-linear"] = "all-linear"
 
 
 class MethodConfig(Strict):
@@ -175,7 +176,7 @@ class MethodConfig(Strict):
     full_parameters: bool = False
     """Train all weights instead of adapters."""
     lora: LoraConfig = LoraConfig()
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="before")
     @classmethod
@@ -184,15 +185,13 @@ class MethodConfig(Strict):
         return dict.fromkeys(_ALPHAS, facts.alpha) | dict(values) if facts and facts.alpha else values
 
     @model_validator(mode="after")
-    def _bonus_and_dropout_do_something(self) -> MethodConfig:
+    def _bonus_does_something(self) -> MethodConfig:
         facts = OBJECTIVE_FACTS.get(self.objective)
         if facts and facts.without_bonus and not any(getattr(self, name) for name in _ALPHAS):
             raise ValueError(
                 f"objective {self.objective!r} with alpha_tokens and alpha_steps at 0 has no bonus, so it is "
                 f"{facts.without_bonus!r}: name that one, or set an alpha above 0 ({facts.alpha:g})"
             )
-        if facts and facts.kind != "supervised" and self.lora.dropout:
-            raise ValueError(no_dropout(self.objective))
         return self
 
     @model_validator(mode="after")
@@ -212,7 +211,16 @@ class MethodConfig(Strict):
         for name, (other, values) in _DEPENDENT.items():
             if getattr(self, other) not in values:
                 found.setdefault(name, f"while {other} is {getattr(self, other)!r}")
+        if facts is not None and facts.kind != "supervised" and "lora" not in found:
+            found["lora.dropout"] = no_dropout(self.objective)
         return found
+
+
+def unread_bonus(method: MethodConfig) -> list[str]:
+    """Settings of a bonus that says nothing, as both alphas are 0, and that the objective reads otherwise."""
+    facts = OBJECTIVE_FACTS.get(method.objective)
+    idle = facts is not None and not any(getattr(method, name) for name in _ALPHAS)
+    return sorted((_BONUS & facts.reads).difference(_ALPHAS, method.unread())) if facts and idle else []
 
 
 def without_bonus(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,10 +237,10 @@ def without_bonus(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def no_dropout(objective: str) -> str:
-    """Why a preference objective is refused a dropout of its adapters."""
+    """Why a preference objective does not read a dropout of its adapters."""
     return (
-        f"lora.dropout is not read by objective {objective!r}: preference trainers switch dropout off, so "
-        "that log-probs can be compared; leave it out"
+        f"by objective {objective!r}, since preference trainers switch dropout off so that log-probs can be "
+        "compared"
     )
 
 

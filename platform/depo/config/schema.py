@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from depo.config.base import Count, Fraction, NonNegative, Options, Positive, Strict
+from depo.config.base import Count, Fraction, NonNegative, Options, Positive, Seed, Strict
 from depo.config.endpoint import OpenAIConfig
 from depo.config.env import EnvConfig as EnvConfig
 from depo.config.evaluation import EvaluationConfig as EvaluationConfig
@@ -20,10 +20,13 @@ from depo.config.evaluation import SuiteConfig as SuiteConfig
 from depo.config.limits import check_limits
 from depo.config.method import LoraConfig as LoraConfig
 from depo.config.method import MethodConfig as MethodConfig
+from depo.config.method import unread_bonus
 from depo.config.runtime import RuntimeConfig
 from depo.config.sweep import SweepConfig as SweepConfig
 from depo.config.sweep import check_space
 
+SCRIPTED = "scripted"
+"""What the tiny student's episodes are called among the rounds."""
 RESERVED = {
     "student", "trajectories", "samples", "reference", "evaluation", "suites", "thoughts", "sweep", "report",
     "config", "results", "superseded", "mlflow", "ray",
@@ -222,9 +225,12 @@ class RoundConfig(Strict):
     def unread(self) -> dict[str, str]:
         if self.policy.kind == "imported":
             return dict.fromkeys(("tasks", "skip", "search"), "while policy is imported")
+        free = "by a policy whose tokens have no price"
         if self.policy.kind == "openai":
-            return {"search.structured": "by an endpoint; its form may be asked for in policy.options"}
-        return {}
+            found = {"search.structured": "by an endpoint; its form may be asked for in policy.options"}
+            unpriced = self.policy.model not in self.policy.prices
+            return found | ({"search.budget.money": f"{free} (policy.prices)"} if unpriced else {})
+        return {"search.budget.money": free} if self.policy.kind in ("teacher", "engine") else {}
 
 
 class RephraseConfig(Strict):
@@ -264,7 +270,7 @@ class AnnotationConfig(Strict):
     """Of imported trajectories: "labels" obeys those that their file gives, and leaves the step rule out
     where it gives none; "rules" labels them as a round of one's own."""
     rephrase: RephraseConfig = RephraseConfig()
-    seed: int = 0
+    seed: Seed = 0
     """Of the pairing of KL partners."""
 
     @model_validator(mode="after")
@@ -303,7 +309,7 @@ class ExperimentConfig(Strict):
     description: str = ""
     departures: str = ""
     """One line on where the recipe departs from the paper; printed in the report."""
-    seed: int = 0
+    seed: Seed = 0
     env: EnvConfig = EnvConfig()
     student: StudentConfig = StudentConfig()
     rounds: Annotated[list[RoundConfig], Field(min_length=1)]
@@ -315,6 +321,19 @@ class ExperimentConfig(Strict):
     tracking: TrackingConfig = TrackingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 
+    def unread(self) -> dict[str, str]:
+        imported = {r.name for r in self.rounds if r.policy.kind == "imported"}
+        found = {}
+        for name, annotation in self.annotation.items():
+            if name not in imported:
+                found[f"annotation.{name}.imported"] = "of a round that is not imported"
+            elif annotation.imported == "labels":
+                found[f"annotation.{name}.max_desirable_steps"] = "while imported is 'labels'"
+        for name, method in self.methods.items():
+            for field in unread_bonus(method):
+                found[f"methods.{name}.{field}"] = "while alpha_tokens and alpha_steps are 0"
+        return found
+
     @model_validator(mode="after")
     def _names_resolve(self) -> ExperimentConfig:
         rounds = [r.name for r in self.rounds]
@@ -324,6 +343,10 @@ class ExperimentConfig(Strict):
                 raise ValueError(f"methods.{name}: the name is taken by the run directory; rename it")
         if len(set(rounds)) < len(rounds):
             raise ValueError("rounds: two rounds share a name; rename one")
+        if SCRIPTED in rounds:
+            raise ValueError(
+                f"rounds.{SCRIPTED}: the name is taken by the tiny student's episodes; rename it"
+            )
         for r in self.rounds:
             if isinstance(r.policy, EngineConfig):
                 require(r.policy.model, policies, f"rounds.{r.name}.policy.model")

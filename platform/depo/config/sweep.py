@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
-from depo.config.base import ConfigError, Count, Strict, explain, set_key
+from depo.config.base import ConfigError, Count, Seed, Strict, explain, set_key
 from depo.config.method import OBJECTIVE_FACTS, LoraConfig, MethodConfig, without_bonus
 
 Value = bool | int | float | str
@@ -90,7 +90,7 @@ class SweepConfig(Strict):
     """Validation tasks a trial is evaluated on."""
     keep: Count | None = None
     """Trials, the best, whose weights stay on disk; None keeps all. Metrics of all trials stay."""
-    seed: int = 0
+    seed: Seed = 0
     """Of what searchers draw."""
 
     def unread(self) -> dict[str, str]:
@@ -269,7 +269,10 @@ def _ends(values: list[Value] | RangeConfig) -> list[Value]:
     if isinstance(values, list):
         return values
     ends = (values.low, values.high)
-    return [int(end) for end in ends] if values.integer else list(ends)
+    # What is drawn between two whole numbers is none.
+    return (
+        [int(end) for end in ends] if values.integer else [*ends, values.low + (values.high - values.low) / 3]
+    )
 
 
 def _corners(sweep: SweepConfig) -> Iterator[dict[str, Value]]:

@@ -88,6 +88,8 @@ class DEPOTrainer(PreferenceTrainer):
                 ref_model, **{"trust_remote_code": args.trust_remote_code} | (args.model_init_kwargs or {})
             )
         _require_own_weights(model, ref_model)
+        if isinstance(train_dataset, Dataset | IterableDataset) and not any(True for _ in train_dataset):
+            raise ConfigError("train_dataset: holds no row")
         if getattr(peft_config, "lora_dropout", 0) and args.disable_dropout:
             _log.warning("peft_config.lora_dropout is switched off by disable_dropout=True, as in TRL")
         self._precompute = args.precompute_ref_log_probs
@@ -119,6 +121,8 @@ class DEPOTrainer(PreferenceTrainer):
             adapter, base = base.peft_config[base.active_adapter], base.get_base_model()
             require_targets(base, _targets(adapter), "peft_config.target_modules")
         require_vocabulary(self._tokenizer, base.config, "processing_class")
+        if self.ref_model is not None:
+            require_vocabulary(self._tokenizer, self.ref_model.config, "ref_model")
         if self.aux_loss_enabled:
             raise ConfigError("router_aux_loss_coef: the loss has no such term; set it to 0.0")
         if any(p.dtype == torch.float16 for p in self.model.parameters() if p.requires_grad):
@@ -249,6 +253,10 @@ class DEPOTrainer(PreferenceTrainer):
             self._use(before)
 
     def _known(self, data: Any, name: str) -> Any:
+        if isinstance(data, str):
+            known = self.eval_dataset if isinstance(self.eval_dataset, Mapping) else {}
+            if data not in known:
+                raise ConfigError(f"{name}: {data!r} was not given at the start; known: {', '.join(known)}")
         if data is None or isinstance(data, str):
             return data
         if isinstance(data, Mapping):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -122,6 +123,10 @@ def as_depo_config(args: Any) -> DEPOConfig:
         made.__class__ = DEPOConfig
         vars(made).update(alpha_tokens=0.0, alpha_steps=0.0)
     made = cast(DEPOConfig, made)
+    for name, value in vars(made).items():
+        # Gradients may well be cut at infinity, which is nowhere.
+        if isinstance(value, float) and not math.isfinite(value) and name != "max_grad_norm":
+            raise ConfigError(f"{name}: {value} is no finite number; give one")
     for name, (fine, why) in _UNREAD.items():
         if getattr(made, name) not in fine:
             raise ConfigError(f"{name}={getattr(made, name)!r} is not read: {why}")

@@ -123,7 +123,7 @@ def _collated(sample: Sample, collator: Callable[[Sequence[Any]], Any]) -> Sampl
     try:
         batch = collator([shown])
         kept, mask = batch["input_ids"][0].tolist(), batch["completion_mask"][0].tolist()
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise ConfigError(
             "data_collator: has to make input_ids and completion_mask of prompt_ids and completion_ids "
             f"({type(error).__name__}: {error}); leave it out"

@@ -164,7 +164,7 @@ def _load(spec: TrainSpec, sources: Sources, tokenizer: Any) -> Any:
 def _lora(method: MethodConfig) -> LoraConfig:
     # The configuration refuses it already where it knows the objective.
     if method.lora.dropout and objective(method.objective).kind != "supervised":
-        raise ConfigError(no_dropout(method.objective))
+        raise ConfigError(f"lora.dropout is not read {no_dropout(method.objective)}: leave it out")
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=method.lora.r,

@@ -83,9 +83,9 @@ def require_targets(model: Any, targets: Iterable[str] | str, key: str) -> None:
         if not found:
             layers = sorted(
                 {
-                    n.rpartition(".")[2]
+                    n.removesuffix(".base_layer").rpartition(".")[2]
                     for n, m in modules.items()
-                    if isinstance(m, nn.Linear) and m is not head
+                    if isinstance(m, nn.Linear) and m is not head and ".lora_" not in n
                 }
             )
             raise ConfigError(

@@ -36,12 +36,13 @@ def samples_of(rows: Sequence[Row], tokenizer: Any, name: str, seed: int) -> lis
     samples = []
     for number, row in enumerate(rows):
         where = f"{name}, row {number}"
-        given = ("prompt_ids", "completion_ids") if row.get("prompt_ids") else ("prompt", "completion")
+        told = row.get("prompt_ids") is not None
+        given = ("prompt_ids", "completion_ids") if told else ("prompt", "completion")
         missing = [key for key in (*given, "label") if row.get(key) is None]
         if missing:
             raise ConfigError(f"{where}: has no {missing[0]}; a row holds prompt, completion and label")
         prompt, completion = (row[key] for key in given)
-        if given[0] == "prompt_ids":
+        if told:
             encoded = _encode_ids(prompt, completion, row, where)
         elif isinstance(prompt, str) and isinstance(completion, str):
             encoded = encode_text(prompt, completion, tokenizer)
@@ -81,6 +82,8 @@ class _Renderers:
 
 def encode_text(prompt: str, completion: str, tokenizer: Any) -> Encoded:
     """Text as TRL encodes it: the completion begins where its ids part from the prompt's; EOS ends it."""
+    if tokenizer.eos_token is None:
+        raise ConfigError("processing_class: has no eos_token, which ends each completion; set it")
     end = "" if completion.endswith(tokenizer.eos_token) else tokenizer.eos_token
     before = tokenizer(prompt)["input_ids"]
     ids = tokenizer(prompt + completion + end)["input_ids"]
@@ -142,7 +145,9 @@ def _message(message: Mapping[str, Any], where: str) -> dict[str, str]:
     role, content = message["role"], message.get("content")
     if isinstance(content, Sequence) and not isinstance(content, str):
         other = [
-            p for p in content if not isinstance(p, Mapping) or p.get("type") != "text" or not p.get("text")
+            p
+            for p in content
+            if not isinstance(p, Mapping) or p.get("type") != "text" or not isinstance(p.get("text"), str)
         ]
         if other:
             kind = other[0].get("type") if isinstance(other[0], Mapping) else type(other[0]).__name__
@@ -178,6 +183,7 @@ def _encode_ids(prompt: Sequence[int], completion: Sequence[int], row: Row, wher
 
 def _sample(number: str, row: Row, prompt: Any, encoded: Encoded, name: str, desirable: bool) -> Sample:
     ids, mask, turns = encoded
+    mask[:1] = [0] * len(mask[:1])  # nothing stands before the first token, so nothing predicts it
     own = sum(1 for mark in mask if mark)
     return Sample(
         id=number,
