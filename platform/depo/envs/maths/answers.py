@@ -117,7 +117,7 @@ def _same(one: str, other: str) -> bool:
     (left, mine), (right, theirs) = _parts(one), _parts(other)
     if len(mine) == len(theirs) == 1:
         return _same_one(mine[0][1], theirs[0][1])
-    if {left, right} in ({"(", "["}, {"{", "["}):
+    if left and right and left != right:
         return False
     return _pairs(mine, theirs, ordered=bool({left, right} & {"(", "["}))
 
@@ -141,7 +141,7 @@ def _same_one(one: str, other: str) -> bool:
     based = [_BASED.fullmatch(side) for side in (one, other)]
     if based[0] and based[1] and based[0][2] != based[1][2]:
         return False
-    if all(re.fullmatch(r"[A-Za-z ]{4,}", side) for side in (one, other)):
+    if all(re.fullmatch(r"[A-Za-z ]{4,}|[A-Za-z]*[oO][A-Za-z]*", side) for side in (one, other)):
         return _compact(one).lower() == _compact(other).lower()  # words are no products of letters
     steps = [found.step for found in numbers if found and found.step]
     return same_value(bare, another, float(steps[0]) if steps else None)

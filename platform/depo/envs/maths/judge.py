@@ -110,6 +110,9 @@ def _expressions(one: str, other: str, step: float | None, read: Callable[[str],
     if re.search(r"\b(?:or|and)\b", one + other):
         return False  # the parser drops these words
     sides = read(one), read(other)
+    names = [s for side in sides for s in side.free_symbols if s.name == "i"]
+    if any(not name.is_real for name in names):  # a number of one side, which the parser does not see in 0.5i
+        sides = sides[0].subs(dict.fromkeys(names, sympy.I)), sides[1].subs(dict.fromkeys(names, sympy.I))
     if all(isinstance(side, sympy.Expr) and side.is_number for side in sides):
         off, size = (sides[0] - sides[1]).doit(), max(abs(side.doit().evalf(15)) for side in sides)
         if any(side.atoms(sympy.Float) for side in sides):
@@ -141,6 +144,7 @@ def _regions(one: str, other: str, step: float | None, read: Callable[[str], Any
 
 def serve(seconds: int) -> None:
     """The helper's side: a line [one, other] in, a line "equal" or "different" out."""
+    from latex2sympy2_extended import NormalizationConfig
     from math_verify import parse
     from math_verify.parser import LatexExtractionConfig
 
@@ -148,7 +152,9 @@ def serve(seconds: int) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     allowed = _BYTES if most == resource.RLIM_INFINITY else min(_BYTES, most)
     resource.setrlimit(resource.RLIMIT_AS, (allowed, most))
-    whole = [LatexExtractionConfig(boxed_match_priority=0)]
+    # Units are gone already; the parser's would take the last letter of "x + c" for one.
+    spelling = NormalizationConfig(units=False, malformed_operators=True, nits=True)
+    whole = [LatexExtractionConfig(boxed_match_priority=0, normalization_config=spelling)]
 
     def read(text: str) -> Any:
         return parse(rf"\boxed{{{text}}}", whole, parsing_timeout=None)[0]

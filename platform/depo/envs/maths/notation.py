@@ -13,31 +13,48 @@ _SIGNS = str.maketrans(
         **dict.fromkeys("·⋅×∗", r"\times "),
         **{"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∞": r"\infty ", "π": r"\pi "},
         **{"∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "±": r"\pm ", "÷": r"\div ", "∅": r"\emptyset "},
-        **{"√": r"\sqrt ", "°": r"^\circ ", "\u2044": "/"},
+        **{"√": r"\sqrt ", "°": r"^\circ ", "\u2044": "/", "“": '"', "”": '"', "‘": "'", "’": "'"},
     }
 )
 _ONE = r"(\{[^{}]*\}|\d)"
+_SYMBOLS = (
+    "[kmcd]?m|in|ft|yd|mi|[mk]?g|lbs?|oz|[mc]?[lL]|sec|m?s|min|hr?s?|k?(?:Hz|N|J|W|V)|"
+    "A|K|Pa|mol|[mk]ph|[CF]|sq|cu|of"
+)
+_FONT = (
+    r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|math(?:rm|bf|it|sf|tt)|mbox|bf|bold(?:symbol)?|underline|emph)"
+    r"\s*\{((?:[^{}]|\{[^{}]*\})*)\}"
+)
 _FUNCTIONS = "sqrt|sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|log|ln|pi|theta|infty|pm|cup"
 _SPELLINGS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"(?<=[\w)])(\*\*| \*\* )(?=[\w(-])", "^"),
-        (r"\*\*|__|`|(?<!\\)\\[()\[\]]|\\(?:left|right|displaystyle)(?![A-Za-z])", ""),
+        (r"\*\*|__|`|(?<!\\)\\[()\[\]]|\\(?:left|right|displaystyle|[Ll]arge)(?![A-Za-z])", ""),
         (r"^\s*([*_])([^*_]+)\1\s*$", r"\2"),
+        (r"<(b|i|u|em|strong|code)>(.*?)</\1>", r"\2"),
+        (r"^\s*([\"'])([^\"']+)\1[\s.]*$", r"\2"),
         (r"\\?\$|[€£¥₹]|\b(?:US|USD|EUR|GBP)\b", ""),
         (r"(?<!\\)\\!|(?<=\d)\\[,;: ](?=\d{3}(?!\d))|(?<=\d)\{,\}(?=\d{3})", ""),
         (r"(?<!\\)\\[,;: ]|\\q?quad(?![A-Za-z])|~|\u200b", " "),
-        (r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|it)|mbox|bf)\s*\{([^{}]*)\}", r" \1 "),
-        (r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|it)|mbox|bf)\s*\{([^{}]*)\}", r" \1 "),
+        (_FONT, r" \1 "),
+        (_FONT, r" \1 "),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\(?:leq|leqslant)(?![A-Za-z])|(?<!<)<=|=<", r"\\le "),
         (r"\\(?:geq|geqslant)(?![A-Za-z])|>=", r"\\ge "),
         (r"!=|\\neq(?![A-Za-z])", r"\\ne "),
         (r"(?<![A-Za-z\\])(?:oo|inf(?:inity)?)(?![A-Za-z])", r"\\infty "),
+        (r"(?<=[\])])\s*[Uu]\s*(?=[(\[])", r"\\cup "),
+        (r"\\varnothing(?![A-Za-z])", r"\\emptyset "),
         (r"\\(?:lor|vee)(?![A-Za-z])", " or "),
         (r"\\(?:land|wedge)(?![A-Za-z])", " and "),
         (r"\bper ?cent\b", "%"),
-        (r"\bdegrees?\b", r"^\\circ "),
+        (r"\\degree(?![A-Za-z])|\bdegrees?\b", r"^\\circ "),
+        (r"(?<=:\d\d)\s*([AaPp])\.?[Mm]\b\.?", lambda m: f" {m[1].lower()}m"),
+        (
+            r"(?<=[\d.])\\(?:bar|overline|dot)\s*\{?(\d+)\}?|(?<=\d\.)\((\d+)\)$",
+            lambda m: rf"\overline{{{m[1] or m[2]}}}",
+        ),
         (rf"\\frac\s*{_ONE}\s*{_ONE}", lambda m: rf"\frac{{{m[1].strip('{}')}}}{{{m[2].strip('{}')}}}"),
         (rf"(?<![\\A-Za-z])({_FUNCTIONS})(?![A-Za-z])", r"\\\1"),
         (r"(?<![\\A-Za-z])exp\(([^()]*)\)", r"e^{\1}"),
@@ -48,19 +65,23 @@ _SPELLINGS = [
             r"(?<![\w.^_{/])(\d+)(?:\s*\\frac\{(\d+)\}\{(\d+)\}|\s+(\d+)\s*/\s*(\d+))(?![\w.!^])",
             lambda m: rf"({m[1]}+\frac{{{m[2] or m[4]}}}{{{m[3] or m[5]}}})",
         ),
+        (r"(?<![\w.^_{/])(\d+)\s*/\s*(\d+)(?=\s+[A-Za-z]|\s*\\pi)", r"\\frac{\1}{\2}"),
+        (
+            rf"(?<=[\d}}])\s*\\frac\{{\s*({_SYMBOLS})\s*\}}\{{\s*((?:{_SYMBOLS})(?:\^\{{\d\}})?)\s*\}}\s*$",
+            r" \1/\2",
+        ),
         (r"(?<=\d)\s+hundred\b", r" \\times 10^{2}"),
         (r"(?<=\d)\s+thousand\b", r" \\times 10^{3}"),
         (r"(?<=\d)\s+million\b", r" \\times 10^{6}"),
         (r"(?<=\d)\s+billion\b", r" \\times 10^{9}"),
+        (r"^\s*\\?\{\s*[A-Za-z]\s*(?:\\in\s*\\mathbb\{R\}\s*)?(?:\\mid|[:|])(.*?)\\?\}\s*$", r"\1"),
         (r"^\s*[A-Za-z]\s*\\in(?![A-Za-z])", ""),
         (r"^\s*(?:=|\\approx(?![A-Za-z])|(?:approximately|about|roughly)\b)", ""),
     )
 ]
 _GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?![\d,]*\d)")
 
-_SYMBOL = re.compile(
-    "[kmcd]?m|in|ft|yd|mi|[mk]?g|lbs?|oz|[mc]?[lL]|sec|m?s|min|hr?s?|k?(?:Hz|N|J|W|V)|A|K|Pa|mol|[mk]ph|[CF]|sq|cu|of"
-)
+_SYMBOL = re.compile(_SYMBOLS)
 _NO_UNIT = re.compile(
     "and|not|are|plus|minus|times|more|less|over|under|than|squared|cubed|factorial|mod|modulo|half|halves|"
     "quarters?|thirds?|score|dozens?|hundred|[tmb]r?illion|thousand|choose|when|where|but|with|through|until",
