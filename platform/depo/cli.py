@@ -156,7 +156,7 @@ def _data_commands(commands: Any, command: Callable[..., Any]) -> None:
         "--label",
         default="",
         metavar="COLUMN",
-        help="column of true (desirable) and false; by default `label` or `kto_tag`; `none` for no column",
+        help="column of true (desirable) and false, or 1 and 0; else `label` or `kto_tag`; `none` for none",
     )
     data_ = commands.add_parser("data", help="look at training data").add_subparsers(
         dest="what", required=True

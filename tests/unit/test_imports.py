@@ -216,6 +216,8 @@ BAD = {
     "steps that are no count": {**GOOD, "steps": -1},
     "two labels": {**GOOD, "label": True, "kto_tag": False},
     "a label that is a word": {**GOOD, "label": "desirable"},
+    "a label that is a score": {**GOOD, "label": 2},
+    "a label that is a fraction": {**GOOD, "label": 1.0},
     "a success that is a word": {**GOOD, "success": "yes"},
     "context only": chat(("user", "A."), {"role": "assistant", "content": ACT, "weight": 0}),
     "half a weight": chat(("user", "A."), {"role": "assistant", "content": ACT, "weight": 0.5}),
@@ -276,6 +278,10 @@ def test_a_row_without_an_outcome_among_rows_that_have_one_is_bad(tmp_path):
         {"anything": True},
         {"Label": True},
         {"thumbs_up": 0},
+        {"final_reward": 0.5},
+        {"Reward": 0},
+        {"status": "failed"},
+        {"acc": 0},
     ],
 )
 def test_a_column_that_looks_like_a_label_is_read_refused_or_waved_through(column, tmp_path):
@@ -284,7 +290,7 @@ def test_a_column_that_looks_like_a_label_is_read_refused_or_waved_through(colum
         imported([GOOD | column], tmp_path)
     assert imported([GOOD | column], tmp_path, label="none")[0][0].reward == 1.0
     assert imported([GOOD | column | {"label": False}], tmp_path)[0][0].reward == 0.0
-    if isinstance(value, bool):
+    if value in (False, True):
         (read,), _ = imported([GOOD | column], tmp_path, label=name)
         assert (read.told.label, read.reward) == (("D", 1.0) if value else ("U", 0.0))
     else:
@@ -295,6 +301,7 @@ def test_a_column_that_looks_like_a_label_is_read_refused_or_waved_through(colum
 def test_columns_that_judge_nothing_are_let_be_and_a_missing_label_column_is_named(tmp_path):
     rows = [GOOD | {"source": "x", "steps": 1, "level": 2, "tags": ["good"], "rating_text": "x" * 30}]
     assert len(imported(rows, tmp_path)[0]) == 1
+    assert len(imported([rows[0] | {"reward": 1, "status": "done", "final_reward": 1}], tmp_path)[0]) == 1
     with pytest.raises(ConfigError, match="--label kind: no row has this column"):
         imported(rows, tmp_path, label="kind")
 

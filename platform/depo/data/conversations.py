@@ -36,9 +36,10 @@ _JUDGES = re.compile(
     r"(?<![a-z])(?:labels?|kto|good|bad|scores?|ratings?|rank|chosen|rejected|preferred|preference|(?:un)?desirable|"
     r"(?:in)?correct|right|wrong|success(?:ful)?|succeeded|pass(?:ed)?|accepted|approved|quality|outcome|win|winner|"
     r"grade|feedback|thumbs?|(?:up)?votes?|upvoted|liked|positive|negative|solved|resolved|fail(?:ed|ure)?|verdict|"
-    r"return|valid)(?![a-z])"
+    r"return|valid|(?P<may>rewards?|passes|acc|accuracy|judge?ments?|helpful|completed?|done|finished|ok|results?|"
+    r"status|eval|evaluation|annotations?|sentiment))(?![a-z])"
 )
-"""Names of columns that judge an episode."""
+"""Names of columns that judge an episode; `may` where nothing else in the row does."""
 
 
 @dataclass(frozen=True)
@@ -109,14 +110,12 @@ def unread_labels(row: Mapping[str, Any], conversation: Conversation) -> list[st
     """Columns of a row that look like a label and are not read, where the row has no label."""
     if conversation.label is not None:
         return []
-    found = []
+    silent, found = not conversation.told, []
     for name, value in row.items():
-        plain = re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
+        named = _JUDGES.search(re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower())
         scalar = isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= 20)
-        named = scalar and bool(_JUDGES.search(plain))
-        if name not in ("reward", "success") and (
-            named or (isinstance(value, bool) and not conversation.told)
-        ):
+        judges = scalar and named is not None and (silent or not named["may"])
+        if (judges or (silent and isinstance(value, bool))) and name not in ("reward", "success"):
             found.append(name)
     return found
 
@@ -351,24 +350,25 @@ def _told(row: Mapping[str, Any], label: str) -> dict[str, Any]:
 
 
 def _truth(row: Mapping[str, Any], name: str) -> bool | None:
-    return bool(_field(row, name, bool)) if name in row else None
+    """True, false, 1 or 0, as `DEPOTrainer` reads labels; None where the row does not say."""
+    value = row.get(name)
+    if value is not None and not (isinstance(value, bool | int) and value in (0, 1)):
+        raise BadRow(f"`{name}` is {shown(value)}, not true or false (1 or 0); mend it")
+    return None if value is None else bool(value)
 
 
 def _number(row: Mapping[str, Any], name: str) -> float | None:
     if name not in row:
         return None
     value = _field(row, name, (int, float))
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
+    number = float(value) if abs(value) < 2**1023 else math.inf
     if not math.isfinite(number):
         raise BadRow(f"`{name}` is {shown(value)}, not a finite number; mend it")
     return number
 
 
 _KINDS: dict[Any, str] = {
-    list: "a list", str: "text", bool: "true or false", (int, float): "a number",
+    list: "a list", str: "text", (int, float): "a number",
     (list, dict, str): "a list or text", (str, int): "text or a number",
 }  # fmt: skip
 
@@ -378,7 +378,7 @@ def _field(row: Mapping[str, Any], name: str, kind: Any, where: str = "") -> Any
     if name not in row:
         raise BadRow(f"{prefix}has no `{name}`; check --format, or add it")
     value = row[name]
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+    if not isinstance(value, kind) or isinstance(value, bool):
         raise BadRow(f"{prefix}`{name}` is {shown(value)}, not {_KINDS[kind]}; mend it")
     return value
 
