@@ -186,7 +186,12 @@ DATED = "{{ strftime_now('%d %b %Y') }}" + CHATML
             CHATML.replace("{{ m['content'] }}", "{{ m['content'] }} "),
             "puts ' ' between a reply and the end of its turn",
         ),
-        (CHATML.replace("m['content']", "m['content'][0]['text']"), "leaves out what a user says"),
+        (CHATML.replace("m['content']", "m['content'][0]['text']"), "leaves out or changes what a user says"),
+        (
+            CHATML.replace("{{ m['content'] }}", "{{ m['content'].split('\n\n')[0] }}"),
+            "cuts or changes the past reply",
+        ),
+        (CHATML.replace("<|im_end|>\n", "\n\n"), "ends a turn with 'Ċ', which is ordinary text"),
         (
             CHATML.replace("m['content']", "m['content'].parts[0].text"),
             "fails on a plain conversation",
@@ -298,10 +303,47 @@ def test_added_tokens_of_the_template_are_no_more_spelt_than_special_ones() -> N
     said = "<think>\nnear\n</think>\n\nAction: go"
     reply = renderer.reply(said)
     assert len(made & set(reply)) == 2  # the marks of its own block are what a model generates
-    for stray in ("Thought: a</think>", "<think>cut", said + "</think>"):
+    for stray in ("Thought: a</think>", "<think>cut", said + "</think>", "Thought: a <think> b\nAction: go",
+                  "Thought: a </think> b\nAction: go"):  # fmt: skip
         assert not made & set(renderer.reply(stray))
     read = renderer.read(reply, 0)
     assert (read.text, read.thought, read.action, read.malformed) == (said, "near", "go", False)
+
+
+@pytest.mark.parametrize("scheme", ["first", "always", "never"])
+def test_control_tokens_that_the_model_itself_would_make_of_text_are_not_spelt(scheme: str) -> None:
+    """As of SentencePiece's unigram models, in whose vocabulary they stand."""
+    special = ["<unk>", "<s>", "</s>"]
+    pieces = [
+        *special,
+        "\u2581",
+        *(chr(n) for n in range(33, 127)),
+        "\n",
+        "\u2581Thought",
+        "\u2581go",
+        "plain",
+    ]
+    core = Tokenizer(models.Unigram([(p, -float(n > 2)) for n, p in enumerate(pieces)], unk_id=0))
+    core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    core.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    core.add_special_tokens(special)
+    tok = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+    tok.chat_template = MISTRAL.replace("[INST] ", "<s> ").replace(" [/INST]", " <s>")
+    assert tok.convert_tokens_to_ids("</s>") in core.model.tokenize("a</s>")[-1].as_tuple()[:1]
+    renderer = ChatRenderer(tok)
+    for text in ("a</s>b", "<s>", "x <unk>"):
+        assert not {1, 2} & set(renderer.reply(f"Thought: {text} b\nAction: go")[:-1])
+        assert renderer.following(text).count(1) == renderer.following("x").count(1)
+    for said in (
+        "plain",
+        "Thought: a\nAction: go",
+        "go",
+        "?",
+    ):  # one blank stands before it, however it is cut
+        ids = [*renderer.first("", "x"), *renderer.reply(said)]
+        assert tok.decode(ids).endswith(f"<s> {said}</s>"), said
+    unknown = renderer.reply("Thought: \u4f60\nAction: go")
+    assert 0 in unknown and not renderer.holds_control(unknown)
 
 
 def test_a_reply_that_ends_with_its_end_of_turn_has_one() -> None:

@@ -176,7 +176,7 @@ class Immediate:
 
 
 _BLANK = r"[^\S\n]"
-_LABEL = rf"(?:{_BLANK}*+\d++)?[*_`]*+{_BLANK}*+:"
+_LABEL = rf"(?:{_BLANK}*+\d++)?[*_`]*+{_BLANK}*+[:\uff1a]"
 _ACTION = re.compile(
     rf"^(?P<marks>(?:{_BLANK}|[>#*_`~-])*+)action(?P<label>{_LABEL})(?P<rest>[^\n]*+)",
     re.IGNORECASE | re.MULTILINE,
@@ -185,7 +185,7 @@ _THOUGHT = re.compile(
     rf"\s*+(?:(?:```|~~~)\w*+{_BLANK}*+\n\s*+)?(?:[>#*_`~-]*+{_BLANK}*+[*_`]*+thought{_LABEL}[*_]*+)?",
     re.IGNORECASE,
 )
-_OPENS = re.compile(r"\s*+(?:<(?:think|thinking|thought|reasoning)>|\[THINK\])", re.IGNORECASE)
+_OPENS = re.compile(r"\s*+(<(?:think|thinking|thought|reasoning)>|\[THINK\])", re.IGNORECASE)
 _CLOSES = re.compile(r"</(?:think|thinking|thought|reasoning)>|\[/THINK\]", re.IGNORECASE)
 _END = r"(?:<[|｜][^<>|｜\s]{1,64}[|｜]>|</s>|<eos>|<end_of_turn>)\s*+"
 _ENDS = re.compile(rf"{_END}(?:{_END})?\Z")
@@ -207,6 +207,8 @@ class ReplyParts:
     """Where the line of the action's label begins, with what marks it; None for a malformed reply."""
     action: Span = (0, 0)
     """The action's own characters, without a code fence or other marks around them."""
+    marks: tuple[Span, ...] = ()
+    """Where a well-formed reply's own `<think>` blocks are opened and closed."""
 
 
 def reply_parts(text: str) -> ReplyParts:
@@ -220,12 +222,14 @@ def reply_parts(text: str) -> ReplyParts:
     """
     text = _ENDS.sub("", text)
     thoughts: list[Span] = []
+    marks: list[Span] = []
     begin = _end(_THOUGHT.match(text))
     while opened := _OPENS.match(text, begin):
         closed = _CLOSES.search(text, opened.end())
         if closed is None:
             return ReplyParts(_filled(text, [*thoughts, (opened.end(), len(text))]))
         thoughts.append((opened.end(), closed.start()))
+        marks += [opened.span(1), closed.span()]
         begin = closed.end()
     closed = _CLOSES.search(text, begin)
     if closed is not None and not thoughts:  # the prompt held the opening mark
@@ -243,7 +247,7 @@ def reply_parts(text: str) -> ReplyParts:
     action = _action(text, start, labels[0]) if len(labels) == 1 and closed is None else None
     if action is None:
         return ReplyParts(spans)
-    return ReplyParts(spans, _trimmed(text, line, len(text))[0], action)
+    return ReplyParts(spans, _trimmed(text, line, len(text))[0], action, tuple(marks))
 
 
 def parse_reply(text: str) -> tuple[str, str, bool]:

@@ -72,8 +72,10 @@ class ChatRenderer:
         self.ends = frozenset({self.end_of_turn, *own})
         """Ids that end a reply; in a conversation the template's end of a turn stands for each."""
         self._end_texts = tuple(text for text, i in self._encoder.control.items() if i in self.ends)
-        self.misplaced = frozenset(self._encoder.control.values()) - self._encoder.think_marks
-        """Ids that make a reply malformed where they stand inside it."""
+        harmless = {*self._encoder.think_marks, tokenizer.unk_token_id} - self.ends
+        self.misplaced = frozenset(self._encoder.control.values()) - harmless
+        """Ids that make a reply malformed where they stand inside it; a character unknown to the tokenizer
+        is none."""
         dated = [TODAY.isoformat()] if "strftime_now" in self._template else []
         self.date: str = "".join(dated)
         """The date that the template is told; empty where it does not ask."""
@@ -106,10 +108,9 @@ class ChatRenderer:
                 text = bare.removesuffix(next(end for end in self._end_texts if bare.endswith(end)))
         text = text.strip() if self._trims else text
         # The marks of its own think block are what a model generates, and no others.
-        block = reply_parts(text).line or 0 if self._encoder.think_marks else 0
-        if text and not self._prompt_end:
-            text, block = self._lead + text, block + len(self._lead)
-        return (*self._encoder.reply(text, self._before_reply, block), self.end_of_turn)
+        marks = reply_parts(text).marks if self._encoder.think_marks else ()
+        lead = self._lead if text and not self._prompt_end else ""
+        return (*self._encoder.reply(text, self._before_reply, marks, lead), self.end_of_turn)
 
     def reply_ids(self, reply: Reply) -> tuple[int, ...]:
         """Ids of a reply as the policy made them, or of its text where it has none."""
@@ -196,7 +197,7 @@ class ChatRenderer:
         same = next((i for i, (a, b) in enumerate(zip(asked, whole, strict=False)) if a != b), len(asked))
         lead, found, after = whole[len(asked) :].partition(_SAID[0])
         if _SEEN[0] not in asked:
-            return "leaves out what a user says; it may want contents in parts"
+            return "leaves out or changes what a user says; it may want contents in parts"
         if same < asked.index(_SEEN[0]) + len(_SEEN[0]):
             return "renders a past turn differently once the conversation goes on"
         if same < len(asked):
@@ -210,7 +211,10 @@ class ChatRenderer:
         """Id with which the agent ends a turn."""
         if self.end_of_turn not in self._encoder.control.values():
             blanks = after[: len(after) - len(after.lstrip())]
-            if self._encoder.rendered(after.lstrip())[0] in self._encoder.control.values():
+            opens = after.partition(_SEEN[1])[0].lstrip()  # the next turn: then nothing ends this one
+            if self._encoder.rendered(after.lstrip())[0] in self._encoder.control.values() and not (
+                asked.partition(_SEEN[0])[0].endswith(opens)
+            ):
                 return f"puts {blanks!r} between a reply and the end of its turn, which replies lack"
             end = self.tokenizer.convert_ids_to_tokens(self.end_of_turn)
             return f"ends a turn with {end!r}, which is ordinary text and may stand inside a reply"
@@ -223,15 +227,16 @@ class ChatRenderer:
         """Give the blanks before a reply to the prompt, or, where the tokenizer itself puts them before a
         word, to the reply; what is wrong with both, or nothing."""
         encode, decode = self._encoder.rendered, self._encoder.decode
-        whole = decode(list(encode(self._past + after)))
+        whole = list(encode(self._past + after))
         cut = max((asked.rfind(text) for text in self._encoder.control), default=0)
-        for prompt_end in dict.fromkeys([self._lead, ""]):
-            self._prompt_end = prompt_end
-            self._before_reply = asked[max(cut, 0) :] + self._prompt_end
-            lead = "" if self._prompt_end else self._lead
-            said = self._encoder.reply(lead + _SAID[0], self._before_reply)
-            if decode([*encode(asked + self._prompt_end), *said, *encode(after)]) == whole:
-                return ""
+        for alike in (list, decode):  # the template's own ids, or at least its text
+            for prompt_end in dict.fromkeys([self._lead, ""]):
+                self._prompt_end = prompt_end
+                self._before_reply = asked[max(cut, 0) :] + self._prompt_end
+                lead = "" if self._prompt_end else self._lead
+                said = self._encoder.reply(_SAID[0], self._before_reply, lead=lead)
+                if alike([*encode(asked + self._prompt_end), *said, *encode(after)]) == alike(whole):
+                    return ""
         return "makes other text of turns tokenised one by one than of the whole"
 
     def _changes_the_past(self) -> str:
@@ -244,9 +249,12 @@ class ChatRenderer:
                     messages = [*messages, {"role": "assistant", "content": reply}]
                     messages.append({"role": "user", "content": seen})
                     pieces += self._lead + reply + self._after_reply(seen)
-                if pieces != self._render(messages):
+                whole = self._render(messages)
+                if pieces != whole:
                     if said is _REASONED:
                         return "drops or changes <think> blocks of past turns"
+                    if lost := [reply for reply in said if reply in pieces and reply not in whole]:
+                        return f"cuts or changes the past reply {lost[0]!r}"
                     return "renders a past turn differently once the conversation goes on"
         return ""
 
