@@ -235,6 +235,15 @@ def test_relative_difference_to_zero_is_null_and_the_difference_stays():
     assert found.relative.mean is None
 
 
+def test_a_ratio_excludes_zero_only_where_the_difference_does():
+    rng = np.random.default_rng(8)
+    a, b = (plain(rng.lognormal(3, 1, (7, 2000))) for _ in range(2))
+    found = paired_differences(a, b)
+    claimed = np.array([[excludes_zero(pair.difference), excludes_zero(pair.relative)] for pair in found])
+    assert not (claimed[:, 1] & ~claimed[:, 0]).any()
+    assert claimed[:, 1].mean() <= claimed[:, 0].mean() < 0.06
+
+
 def test_equal_methods_differ_by_zero_and_nothing_is_claimed():
     values = column(np.random.default_rng(8).normal(size=30))
     [found] = paired_differences(values, values)

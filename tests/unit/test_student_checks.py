@@ -1,5 +1,6 @@
 """What cannot serve as a student is one line, with key and mend, before anything is made."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,33 @@ def test_a_model_that_is_not_there_or_not_whole(folder):
     assert refused(folder).endswith("holds no weights (*.safetensors); copy them there too")
     (folder / "config.json").rename(folder / "adapter_config.json")
     assert "is an adapter; merge it" in refused(folder)
+
+
+def test_weights_that_are_not_whole_are_named(folder):
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    for part in (b"", whole[:500], whole[:-1]):
+        weights.write_bytes(part)
+        assert "model.safetensors is no whole file of weights" in refused(folder)
+    weights.write_bytes(whole)
+    index = folder / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}')
+    assert "model-2.safetensors is missing (model.safetensors.index.json lists it)" in refused(folder)
+    index.write_text("[]")
+    assert "model.safetensors.index.json cannot be read" in refused(folder)
+
+
+@pytest.mark.parametrize("change", [{"num_attention_heads": 0}, {"hidden_size": "x"}, {"hidden_size": -1}])
+def test_a_configuration_whose_numbers_fit_nothing_is_one_line(folder, change):
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    assert refused(folder).startswith(f"student.model: {folder} ")
+
+
+@pytest.mark.parametrize("model", [" ", "a b", "a\nb", "a/b@main", "owner/na:me"])
+def test_what_is_neither_a_folder_nor_a_hub_id_is_refused_at_once(model):
+    with pytest.raises(ConfigError, match=r"student\.model: .* is neither a folder nor"):
+        configured(model)
 
 
 def test_a_folder_that_holds_another_kind_of_model(folder):

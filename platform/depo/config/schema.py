@@ -6,6 +6,7 @@ never changes a result's identity.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -115,7 +116,13 @@ class StudentConfig(Strict):
     def _placed_model(cls, model: str) -> str:
         folder = Path(model).expanduser()
         looks_local = model.startswith((".", "/", "~")) or model.count("/") > 1
-        return str(folder.absolute()) if model != "tiny" and (looks_local or folder.is_dir()) else model
+        if model != "tiny" and (looks_local or folder.is_dir()):
+            return str(folder.absolute())
+        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(@[0-9a-f]{40})?", model):
+            raise ValueError(
+                f"{model!r} is neither a folder nor a hub id (OWNER/NAME); a branch is a `revision`"
+            )
+        return model
 
     @field_validator("chat_template")
     @classmethod

@@ -360,9 +360,12 @@ def relative_limits(
 ) -> Values:
     """Both ends of a / b - 1, `[2, columns]`; `difference` are those of a - b, `base` is b.
 
-    Of shares it holds at least what the difference allows over b: at 0 and 1 nothing else varies.
+    Of shares it holds at least what the difference allows over b: at 0 and 1 nothing else varies. Both say
+    the same of zero: where the difference holds it, so does the ratio's, which errs more often in few tasks.
     """
     limits = mean_limits(relative, spread)
+    none = (difference[0] <= 0) & (difference[1] >= 0)
+    limits = np.where(none, np.stack([np.fmin(limits[0], 0.0), np.fmax(limits[1], 0.0)]), limits)
     scaled = np.sort(divide(difference, np.broadcast_to(base, difference.shape)), axis=0)
     wider = np.stack([np.fmin(limits[0], scaled[0]), np.fmax(limits[1], scaled[1])])
     return np.where(shares, wider, limits)

@@ -6,12 +6,14 @@ which has shapes and no numbers.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 from transformers.pytorch_utils import Conv1D
@@ -59,7 +61,7 @@ def check_student(config: ExperimentConfig, download: bool) -> None:
     with torch.device("meta"):
         try:
             bare = AutoModelForCausalLM.from_config(shape)
-        except (ValueError, ImportError) as error:
+        except Exception as error:  # whatever a model's code raises for numbers that do not fit together
             raise ConfigError(f"{_KEY}: {model} is no causal language model ({_first(error)})") from None
     if model != "tiny":
         require_vocabulary(
@@ -133,10 +135,32 @@ def _read_config(model: str) -> Any:
         raise ConfigError(f"{_KEY}: no model at {model} (no config.json there); {_GIVE}")
     if folder.is_dir() and not any(file for kind in _WEIGHTS for file in folder.glob(kind)):
         raise ConfigError(f"{_KEY}: {model} holds no weights (*.safetensors); copy them there too")
+    if folder.is_dir():
+        _require_whole_weights(folder)
     try:
         return AutoConfig.from_pretrained(model)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # of fields too, each library with its own
         raise ConfigError(f"{_KEY}: {model} cannot be read as a model ({_first(error)})") from None
+
+
+def _require_whole_weights(folder: Path) -> None:
+    for index in folder.glob("*.index.json"):
+        try:
+            shards = set(json.loads(index.read_text())["weight_map"].values())
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+            raise ConfigError(f"{_KEY}: {index} cannot be read ({_first(error)}); copy it again") from None
+        if missing := sorted(shard for shard in shards if not (folder / shard).is_file()):
+            raise ConfigError(
+                f"{_KEY}: {folder / missing[0]} is missing ({index.name} lists it); copy it there"
+            )
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt"):  # reads the list of its tensors and compares the file's size
+                pass
+        except (OSError, SafetensorError) as error:
+            raise ConfigError(
+                f"{_KEY}: {file} is no whole file of weights ({_first(error)}); copy it again"
+            ) from None
 
 
 def require_vocabulary(tokenizer: Any, config: Any, where: str) -> None:
