@@ -39,6 +39,7 @@ def test_a_number_of_any_kind_becomes_a_float(reward):
         ({"observation": None}, "None as an observation; it must be text"),
         ({"observation": b"x"}, "b'x' as an observation"),
         ({"terminated": NAN}, "nan as 'terminated'; it must be true or false"),
+        ({"terminated": np.array([True, False])}, "as 'terminated'; it must be true or false"),
         ({"truncated": "no"}, "'no' as 'truncated'"),
         ({"info": {"success": NAN}}, "nan as 'success'"),
         ({"info": {"valid": "yes"}}, "'yes' as 'valid'"),

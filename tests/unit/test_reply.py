@@ -155,3 +155,20 @@ def test_a_well_formed_reply_has_its_action_behind_its_line(text):
         assert "action" in text[start:].lower() and "\n" not in action
         if thought:
             assert parse_reply(with_thought(text, "new")) == ("new", action, False)
+
+
+def test_an_action_whose_input_stands_on_a_line_of_its_own_is_malformed():
+    assert parse_reply("Thought: a\nAction: search\nAction Input: red mug")[2]
+    assert parse_reply("Action: search[action input: b]")[1:] == ("search[action input: b]", False)
+
+
+def test_a_mark_around_label_and_thought_is_no_part_of_the_thought():
+    text = "**Thought: it is `near`.**\n- **Action: b**"
+    assert parse_reply(text) == ("it is `near`.", "b", False)
+    assert with_thought(text, "c") == "**Thought: c**\n- **Action: b**"
+    assert parse_reply("**Thought:** a **b**\nAction: c")[0] == "a **b**"
+
+
+def test_labels_may_have_the_colon_of_another_script():
+    assert parse_reply("Thought：a\nAction：b") == ("a", "b", False)
+    assert with_thought("Thought：a\nAction：b", "c") == "Thought：c\nAction：b"

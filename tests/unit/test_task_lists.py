@@ -50,6 +50,7 @@ def test_a_list_and_every_kind_of_file_give_the_same_numbers(tmp_path):
         ("a.txt", "babyai_1\n\nbabyai\n", "a.txt: row 3: 'babyai' is no task id"),
         ("a.txt", "1" * 5000, "a.txt: row 1: '1111"),
         ("a.txt", "\n", "holds no task"),
+        ("a.txt", "babyai_1\u2028babyai_2", "a.txt: row 1: 'babyai_1\\u2028babyai_2' is no task id"),
     ],
 )  # fmt: skip
 def test_a_bad_file_is_one_line_with_file_and_row(tmp_path, name, text, message):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, ClassVar, NoReturn, Protocol, TypeGuard, runtime_checkable
@@ -53,7 +53,7 @@ def received(result: Any) -> StepResult:
     flags |= {"terminated": result.terminated, "truncated": result.truncated}
     for name, value in flags.items():
         # An equal number, such as NumPy's own true, will do; NaN and words are no answer.
-        if value not in (True, False):
+        if not isinstance(value, Hashable) or value not in (True, False):
             _refuse(f"{name!r}", value, "true or false")
     ends = bool(result.terminated), bool(result.truncated)
     return StepResult(text, float(reward), *ends, dict(result.info))

@@ -11,7 +11,7 @@ from typing import Any
 from depo.config.base import ConfigError
 
 SPLITS = ("train", "validation", "test")
-_ID = re.compile(r"(?:(?P<env>.*)_)?(?P<number>[0-9]{1,18})")
+_ID = re.compile(r"(?:(?P<env>[\w-]*)_)?(?P<number>[0-9]{1,18})")
 _FIELDS = ("item_id", "data_idx", "id")
 """Where a row of a file has its id, as AgentGym's data sets have it; the first that is there counts."""
 _ENVIRONMENTS = frozenset(

@@ -182,7 +182,7 @@ _ACTION = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _THOUGHT = re.compile(
-    rf"\s*+(?:(?:```|~~~)\w*+{_BLANK}*+\n\s*+)?(?:[>#*_`~-]*+{_BLANK}*+[*_`]*+thought{_LABEL}[*_]*+)?",
+    rf"\s*+(?:(?:```|~~~)\w*+{_BLANK}*+\n\s*+)?(?:(?P<marks>[>#*_`~-]*+{_BLANK}*+[*_`]*+)thought(?P<label>{_LABEL}[*_]*+))?",
     re.IGNORECASE,
 )
 _OPENS = re.compile(r"\s*+(<(?:think|thinking|thought|reasoning)>|\[THINK\])", re.IGNORECASE)
@@ -190,6 +190,7 @@ _CLOSES = re.compile(r"</(?:think|thinking|thought|reasoning)>|\[/THINK\]", re.I
 _END = r"(?:<[|｜][^<>|｜\s]{1,64}[|｜]>|</s>|<eos>|<end_of_turn>)\s*+"
 _ENDS = re.compile(rf"{_END}(?:{_END})?\Z")
 _FENCE = re.compile(rf"^{_BLANK}*+(?:`{{3,}}+|~{{3,}}+)\w*+{_BLANK}*+$", re.MULTILINE)
+_INPUT = re.compile(rf"^(?:{_BLANK}|[>#*_`~-])*+action{_BLANK}++input{_LABEL}", re.IGNORECASE | re.MULTILINE)
 _AGAIN = re.compile(rf"action{_LABEL}\s*+(?=\S)", re.IGNORECASE)
 
 Span = tuple[int, int]
@@ -223,7 +224,8 @@ def reply_parts(text: str) -> ReplyParts:
     text = _ENDS.sub("", text)
     thoughts: list[Span] = []
     marks: list[Span] = []
-    begin = _end(_THOUGHT.match(text))
+    label = _THOUGHT.match(text)
+    begin = _end(label)
     while opened := _OPENS.match(text, begin):
         closed = _CLOSES.search(text, opened.end())
         if closed is None:
@@ -239,12 +241,14 @@ def reply_parts(text: str) -> ReplyParts:
     labels = list(_ACTION.finditer(text[start:]))
     line = start + labels[0].start() if labels else len(text)
     if thoughts:
-        begin = min(line, start + _end(_THOUGHT.match(text[start:])))
+        label = _THOUGHT.match(text[start:])
+        begin = min(line, start + _end(label))
     before = list(_FENCE.finditer(text, begin, line))
     if len(before) % 2 and not text[before[-1].end() : line].strip():
         line = before[-1].start()  # the fence that opens there holds the action's line
-    spans = _filled(text, [*thoughts, (begin, line)])
-    action = _action(text, start, labels[0]) if len(labels) == 1 and closed is None else None
+    spans = _filled(text, [*thoughts, _within(text, begin, line, label)])
+    clear = len(labels) == 1 and closed is None and not _INPUT.search(text, line)
+    action = _action(text, start, labels[0]) if clear else None
     if action is None:
         return ReplyParts(spans)
     return ReplyParts(spans, _trimmed(text, line, len(text))[0], action, tuple(marks))
@@ -319,6 +323,19 @@ def _action(text: str, offset: int, label: re.Match[str]) -> Span | None:
         if end - start - len(inner) == 2 * len(mark) and mark not in inner:
             start, end = _trimmed(text, start + len(mark), end - len(mark))
     return (start, end) if start < end else None
+
+
+def _within(text: str, start: int, end: int, label: re.Match[str] | None) -> Span:
+    """A thought without the mark at its end that its label opened: "**Thought: near.**"."""
+    start, end = _trimmed(text, start, end)
+    opened = ((label["marks"] if label else None) or "").lstrip(">#~- \t")
+    if (
+        opened
+        and not any(c in (label["label"] if label else "") for c in opened)
+        and text.endswith(opened, start, end)
+    ):
+        end -= len(opened)
+    return start, end
 
 
 def _fenced(text: str, start: int) -> Span:
