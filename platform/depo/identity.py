@@ -24,7 +24,7 @@ _SETTLED = 2 * 10**9
 no time stamp."""
 _WEIGHTS = (".safetensors", ".bin")
 _READ = (*_WEIGHTS, ".json", ".jinja", ".model", ".txt", ".tiktoken")
-_NOT_WEIGHTS = ("tokenizer", "special_tokens", "generation_config", "training_args", "vocab", "added_tokens")
+_NOT_WEIGHTS = ("tokenizer", "special_tokens", "generation_config", "vocab", "added_tokens")
 _NOT_READ = (
     "training_args",
     "trainer_state",
@@ -82,27 +82,31 @@ def model_hash(model_dir: str) -> str:
     folder = Path(model_dir)
     if not folder.is_dir():
         return model_dir
-    digests = _digests(folder, lambda file: file.suffix in _READ and not file.name.startswith(_NOT_READ))
-    with suppress(OSError, ValueError):
-        base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
-        digests["base model"] = model_hash(str(base)) if base else ""
-    return content_hash(digests, length=32)
+    return _hash_of(folder, _READ, _NOT_READ, model_hash)
 
 
 def weights_hash(model_dir: str) -> str:
-    """Hash of a saved model's configuration and weights, whatever its tokenizer; of a hub's, "id@commit"."""
+    """Hash of a saved model's configuration and weights, whatever its tokenizer; of a hub's, "id@commit".
+
+    Of an adapter, that of its base's too.
+    """
     folder = Path(model_dir)
     if not folder.is_dir():
         return content_hash(model_dir, length=32)
-    kinds = (*_WEIGHTS, ".json")
-    return content_hash(
-        _digests(folder, lambda file: file.suffix in kinds and not file.name.startswith(_NOT_WEIGHTS)),
-        length=32,
+    return _hash_of(folder, (*_WEIGHTS, ".json"), (*_NOT_WEIGHTS, *_NOT_READ), weights_hash)
+
+
+def _hash_of(
+    folder: Path, kinds: tuple[str, ...], left_out: tuple[str, ...], of_base: Callable[[str], str]
+) -> str:
+    digests = files_hash(
+        folder,
+        lambda file: file.parent == folder and file.suffix in kinds and not file.name.startswith(left_out),
     )
-
-
-def _digests(folder: Path, read: Callable[[Path], bool]) -> dict[str, str]:
-    return files_hash(folder, lambda file: file.parent == folder and read(file))
+    with suppress(OSError, ValueError, AttributeError):
+        base = json.loads((folder / "adapter_config.json").read_text()).get("base_model_name_or_path")
+        digests["base model"] = of_base(str(base)) if base else ""
+    return content_hash(digests, length=32)
 
 
 @functools.lru_cache(maxsize=64)

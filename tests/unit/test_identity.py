@@ -77,25 +77,29 @@ def test_configuration_tokenizer_and_template_are_part_of_it(model, name):
 
 
 def test_a_touch_a_copy_and_what_a_training_leaves_beside_it_change_nothing(model, tmp_path):
-    first = model_hash(str(model))
+    first = model_hash(str(model)), weights_hash(str(model))
     os.utime(model / "model.safetensors")
     for name in ("README.md", "training_args.bin", "optimizer.bin", "trainer_state.json", "run.log"):
         (model / name).write_text("later")
-    assert model_hash(str(model)) == first
+    assert (model_hash(str(model)), weights_hash(str(model))) == first
     shutil.copytree(model, tmp_path / "copy")
-    assert model_hash(str(tmp_path / "copy")) == first
+    assert (model_hash(str(tmp_path / "copy")), weights_hash(str(tmp_path / "copy"))) == first
 
 
-def test_an_adapter_is_another_with_another_base(model, tmp_path):
+@pytest.mark.parametrize("identity", [model_hash, weights_hash])
+def test_an_adapter_is_another_with_another_base(model, tmp_path, identity):
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_model.safetensors").write_bytes(b"lora")
     (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(model)}))
-    first = model_hash(str(adapter))
+    first = identity(str(adapter))
     rewrite(model / "model.safetensors", b"\0" * 2**20 + b"two")
-    second = model_hash(str(adapter))
+    second = identity(str(adapter))
     rewrite(adapter / "adapter_model.safetensors", b"else")
-    assert len({first, second, model_hash(str(adapter))}) == 3
+    assert len({first, second, identity(str(adapter))}) == 3
+    for broken in ("{", "[]", "5"):
+        rewrite(adapter / "adapter_config.json", broken.encode())
+        assert identity(str(adapter))
 
 
 def test_a_large_file_is_read_once_and_a_fresh_change_is_never_trusted(model, caches, monkeypatch):
