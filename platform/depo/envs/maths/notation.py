@@ -82,6 +82,18 @@ _SPELLINGS = [
 _GROUPS = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?![\d,]*\d)")
 
 _SYMBOL = re.compile(_SYMBOLS)
+_SHORT = {
+    word: names.split()[0]
+    for names in (
+        "m meter metre", "km kilometer kilometre", "cm centimeter centimetre", "mm millimeter millimetre",
+        "in inch inches inche", "ft foot feet", "yd yard", "mi mile", "g gram", "kg kilogram", "lb pound",
+        "oz ounce", "L l liter litre", "mL ml milliliter millilitre", "s sec second", "min minute",
+        "h hr hour", "d day", "week week", "month month", "yr year", "dollar dollar", "cent cent",
+        "mi/h mph", "km/h kph kmh", "/ per", "2 sq square", "3 cu cubic",
+    )
+    for word in names.split()
+}  # fmt: skip
+"""Words for a unit, in the singular, to its symbol."""
 _NO_UNIT = re.compile(
     "and|not|are|plus|minus|times|more|less|over|under|than|squared|cubed|factorial|mod|modulo|half|halves|"
     "quarters?|thirds?|score|dozens?|hundred|[tmb]r?illion|thousand|choose|when|where|but|with|through|until",
@@ -146,7 +158,8 @@ def ungroup(text: str) -> str:
 
 
 def without_unit(text: str) -> tuple[str, str]:
-    """`text` (normalised) without the unit after its value, and the unit where it is written in symbols."""
+    """`text` (normalised) without the unit after its value, and the unit in symbols ("m/s2"), "" where it
+    has none."""
     degrees = _DEGREES.search(text)
     if degrees and degrees.start():
         return text[: degrees.start()], ""
@@ -154,8 +167,21 @@ def without_unit(text: str) -> tuple[str, str]:
     words = re.findall("[A-Za-z]+", tail[0]) if tail else []
     if not tail or len(words) > 6 or not all(_unit(word) for word in words):
         return text, ""
-    symbols = re.sub(r"[^A-Za-z0-9/]", "", tail[0]) if all(map(_SYMBOL.fullmatch, words)) else ""
-    return text[: tail.start()], symbols
+    return text[: tail.start()], _in_symbols(tail[0])
+
+
+def _in_symbols(unit: str) -> str:
+    symbols, power = "", ""
+    for part in re.findall(r"[A-Za-z]+|[^A-Za-z\s^{}.]", unit):
+        word = part.lower() if len(part) > 2 else part
+        known = _SHORT.get(word, _SHORT.get(word.removesuffix("s"), ""))
+        if known in ("2", "3") and part != known:
+            power = known
+        elif known or part in "/23" or _SYMBOL.fullmatch(part):
+            symbols, power = symbols + (known or part) + power, ""
+        else:
+            return ""
+    return symbols
 
 
 def _unit(word: str) -> bool:
