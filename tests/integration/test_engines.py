@@ -151,12 +151,20 @@ def test_replies_hold_what_was_generated(engine: Engine) -> None:
 def test_context_without_room_gets_empty_malformed_replies_and_harms_no_other(engine: Engine) -> None:
     short, _ = requests(GREEDY, count=2)
     renderer = renderer_of(engine)
-    long = Request("act", (), "ball " * LONGEST, 2, GREEDY, 0)
+    turn = Exchange("a ball", Reply("Thought: a.\nAction: b", "a.", "b", False, 0))
+    long = Request("act", (turn,), "ball " * LONGEST, 2, GREEDY, 0)
     answers = answer_all(engine, [long, short])
     assert [(r.text, r.malformed, r.num_tokens) for r in answers[0]] == [("", True, 0)] * 2
-    assert answers[0][0].input_tokens == len(renderer.context("act", (), long.observation))
+    assert answers[0][0].input_tokens == len(renderer.context("act", (turn,), long.observation))
     assert ids(answers[1:]) == ids(answer_all(engine, [short]))
     assert ids(answer_all(engine, [long])) == [[(), ()]]
+
+
+def test_a_task_that_begins_without_room_is_no_failure_of_the_policy(engine: Engine) -> None:
+    short, _ = requests(GREEDY, count=2)
+    with pytest.raises(ValueError, match="the task begins with"):
+        answer_all(engine, [Request("act", (), "ball " * LONGEST, 2, GREEDY, 0)])
+    assert len(ids(answer_all(engine, [short]))) == 1
 
 
 def test_greedy_siblings_are_equal(engine: Engine) -> None:
