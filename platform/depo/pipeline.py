@@ -21,6 +21,7 @@ from depo.config.limits import check_batch
 from depo.config.load import dump_config
 from depo.config.schema import (
     AnnotationConfig,
+    CustomConfig,
     EngineConfig,
     ExperimentConfig,
     ImportedConfig,
@@ -28,6 +29,7 @@ from depo.config.schema import (
     OpenAIConfig,
     RoundConfig,
     SuiteConfig,
+    TeacherConfig,
 )
 from depo.data.store import write_atomic
 from depo.envs.registry import make_env
@@ -43,7 +45,9 @@ from depo.graph import (
 )
 from depo.identity import files_hash, model_hash, require_commit
 from depo.policies.checkpoint import read_template
+from depo.policies.engine import custom_class
 from depo.policies.openai import require_key
+from depo.policies.teacher import require_script
 from depo.records import Manifest, content_hash
 from depo.stages import base
 from depo.stages.tasksets import evaluation_tasks, files_of, suite_tasks
@@ -119,12 +123,14 @@ def _complete_mirror(experiment: Experiment) -> None:
 def check(config: ExperimentConfig, pending: Set[str], planned: bool = False) -> None:
     """What a parsed configuration can still get wrong for the `pending` stages, before anything is written.
 
-    Raises `ConfigError` for an unknown environment, level or option, a student or an objective that cannot
-    serve, an endpoint whose key is not in the environment, an import that is not there, and held-out tasks
+    Raises `ConfigError` for an unknown environment, level or option, a student, objective or policy that
+    cannot serve, an endpoint whose key is not in the environment, an import that is not there, held-out tasks
     or levels of `evaluation.difficulty` that there are not. What is only `planned` may run elsewhere: keys
     and files of a hub are not asked for.
     """
-    make_env(config.env.id, config.env.options)
+    world = make_env(config.env.id, config.env.options)
+    if "script episodes" in pending:
+        require_script(world.id)
     evaluated = {evaluation_parts(name)[1] for name in pending if name.startswith("evaluate ")}
     for suite in sorted(evaluated):
         if suite:
@@ -133,8 +139,13 @@ def check(config: ExperimentConfig, pending: Set[str], planned: bool = False) ->
             tasks = evaluation_tasks(config.env, config.evaluation)
             config.evaluation.difficulty_of(task.level for task in tasks)
     for round_ in config.rounds:
-        if isinstance(round_.policy, OpenAIConfig) and f"generate {round_.name}" in pending and not planned:
+        acts = f"generate {round_.name}" in pending
+        if isinstance(round_.policy, OpenAIConfig) and acts and not planned:
             require_key(round_.policy)
+        if isinstance(round_.policy, TeacherConfig) and acts:
+            require_script(world.id)
+        if isinstance(round_.policy, CustomConfig) and acts:
+            custom_class(round_.policy)
         if isinstance(round_.policy, ImportedConfig) and not files_hash(round_.policy.path):
             key, path = f"rounds.{round_.name}.policy.path", round_.policy.path
             raise ConfigError(f"{key}: nothing in {path!r}; write it with `depo import`")

@@ -114,3 +114,18 @@ def test_the_doctor_finds_what_a_run_needs(capsys):
     assert main(["doctor", "--json"]) == 0
     found = {f["what"]: f["ok"] for f in json.loads(capsys.readouterr().out)}
     assert found["ray"] and found["torch"] and found["minigrid"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rounds.0.policy={kind: custom, cls: 'nowhere:Policy'}", "policy.cls: 'nowhere:Policy' cannot be"),
+        ("rounds.0.policy={kind: custom, cls: 'json:Policy'}", "policy.cls: 'json:Policy' cannot be"),
+        ("env={id: maths}", "the teacher has no script for environment 'maths'"),
+    ],
+)
+def test_a_plan_says_that_nobody_can_act(override, message, capsys, tmp_path):
+    given = ["--set", override, "--set", f"runtime.runs_dir={tmp_path}"]
+    assert main(["plan", str(DEMO), *given]) == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from depo.config.base import ConfigError
 from depo.config.runtime import GenerationRuntime
@@ -83,16 +83,21 @@ def make_policy(
     )
 
 
-def _make_custom(config: CustomConfig) -> Policy:
-    """Raises `ConfigError` where the class cannot be imported, or not be made with its options."""
+def custom_class(config: CustomConfig) -> Any:
+    """The class of a policy of one's own. Raises `ConfigError` where it cannot be imported."""
     module, _, name = config.cls.partition(":")
     try:
-        cls = getattr(import_module(module), name)
+        return getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
             f"policy.cls: {config.cls!r} cannot be imported ({error}); mend the path or install it on "
             "every node"
         ) from None
+
+
+def _make_custom(config: CustomConfig) -> Policy:
+    """Raises `ConfigError` where the class cannot be imported, or not be made with its options."""
+    cls = custom_class(config)
     try:
         return cast(Policy, cls(**config.options))
     except TypeError as error:

@@ -139,11 +139,16 @@ class TeacherPolicy(Immediate):
         return Reply(text, thought, action, malformed=False, num_tokens=count_words(text))
 
 
-def _load_script(env_id: str) -> Script:
+def require_script(env_id: str) -> None:
+    """Raise `ConfigError` for an environment that the teacher cannot play."""
     if env_id not in SCRIPTS:
         raise ConfigError(
             f"the teacher has no script for environment {env_id!r} (it plays {', '.join(SCRIPTS)}); give the "
             "round another policy (kind engine or openai), or write a script: depo.policies.teacher.Script"
         )
+
+
+def _load_script(env_id: str) -> Script:
+    require_script(env_id)
     module, _, name = SCRIPTS[env_id].partition(":")
     return getattr(import_module(module), name)()  # type: ignore[no-any-return]
