@@ -191,6 +191,7 @@ DATED = "{{ strftime_now('%d %b %Y') }}" + CHATML
             CHATML.replace("{{ m['content'] }}", "{{ m['content'].split('\n\n')[0] }}"),
             "cuts or changes the past reply",
         ),
+        (CHATML.replace("in messages", "in messages[-9:]"), "leaves out earlier turns"),
         (CHATML.replace("<|im_end|>\n", "\n\n"), "ends a turn with 'Ċ', which is ordinary text"),
         (
             CHATML.replace("m['content']", "m['content'].parts[0].text"),

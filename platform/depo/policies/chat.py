@@ -253,6 +253,8 @@ class ChatRenderer:
                 if pieces != whole:
                     if said is _REASONED:
                         return "drops or changes <think> blocks of past turns"
+                    if _SEEN[0] not in whole:
+                        return "leaves out earlier turns once the conversation is long"
                     if lost := [reply for reply in said if reply in pieces and reply not in whole]:
                         return f"cuts or changes the past reply {lost[0]!r}"
                     return "renders a past turn differently once the conversation goes on"
