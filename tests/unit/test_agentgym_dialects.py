@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import httpx
 import pytest
 
 from depo.config.base import ConfigError
+from depo.envs.agentgym_client import Lost, Server
 from depo.envs.agentgym_dialects import (
     DIALECTS,
     Reading,
@@ -24,6 +26,8 @@ from depo.envs.agentgym_dialects import (
         ("babyai", {"observation": 'Goal.\nAvailable actions: ["turn left", "toggle"]', "score": 0},
          Reading('Goal.\nAvailable actions: ["turn left", "toggle"]', actions=("turn left", "toggle"))),
         ("babyai", {"observation": "Available actions: cut off"}, Reading("Available actions: cut off")),
+        ("babyai", {"observation": f"Available actions: {'[' * 99999}"},
+         Reading(f"Available actions: {'[' * 99999}")),
         ("alfworld", {"id": 0, "observation": "A room.", "available_actions": ["look", "go to desk 1"]},
          Reading("A room.\nAVAILABLE ACTIONS: look,go to desk 1", actions=("look", "go to desk 1"))),
         ("sciworld", {"task_description": "Boil.", "observation": "A hall."}, Reading("Boil.\nA hall.")),
@@ -138,3 +142,14 @@ def test_lone_surrogates_of_a_server_become_characters_that_can_be_written():
 def test_a_convention_that_there_is_not_is_refused(override, message):
     with pytest.raises(ConfigError, match=message):
         dialect("generic", override)
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b'"\xff"', b"[" * 99999, b"1" * 9999])
+def test_an_answer_that_no_reader_takes_is_one_line(answer):
+    server = Server("http://localhost:1", 1.0, 0)
+    server._http = httpx.Client(
+        base_url=server.url,
+        transport=httpx.MockTransport(lambda request: httpx.Response(200, content=answer)),
+    )
+    with pytest.raises(Lost, match="not JSON: "):
+        server.once("/step", {})

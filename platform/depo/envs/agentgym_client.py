@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import time
 from collections.abc import Mapping
@@ -86,7 +85,7 @@ class Server:
             raise ServerError(self._says(method, path, problem))
         try:
             answer = response.json()
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             raise Lost(self._says(method, path, f"not JSON: {shown!r}; is this AgentGym's port?")) from None
         if isinstance(answer, dict) and answer.get("error"):
             kind = Gone if _GONE.search(str(answer["error"])) else ServerError

@@ -194,7 +194,7 @@ def _reading(
     if names.actions == "text" and _LISTED in text:
         try:
             listed = json.loads(text.rpartition(_LISTED)[2])
-        except ValueError:
+        except (ValueError, RecursionError):
             listed = None  # a list in other words is no list to choose from
     if not isinstance(listed, list):
         listed = []

@@ -67,7 +67,7 @@ class _Renderers:
         tools = row.get("tools")
         try:
             extra = {"tools": json.loads(tools) if isinstance(tools, str) else tools}
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{where}: tools is no JSON ({error})") from None
         # A data set fills up what a row leaves out.
         extra = {k: v for k, v in (extra | (row.get("chat_template_kwargs") or {})).items() if v is not None}

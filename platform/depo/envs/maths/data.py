@@ -92,7 +92,7 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _json(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"path: {file}: not JSON ({error}); is the file complete?") from None
 
 
