@@ -164,7 +164,7 @@ GOOD = {
         ("openai", {"prompt": []}, "has no `messages`; check --format"),
         ("openai", [], "is list, not an object"),
         ("trl-kto", {"prompt": "x", "completion": "y"}, "has no `label`"),
-        ("trl-kto", {"prompt": "x", "completion": "y", "label": 1}, "`label` is 1, not true or false"),
+        ("trl-kto", {"prompt": "x", "completion": "y", "label": 2}, "`label` is 2, not true or false"),
         ("trl-kto", {"prompt": 3, "completion": "y", "label": True}, "`prompt` is 3, not a list or text"),
         ("llama-factory", {"conversations": turns("human", "robot")}, r"2\]: from \"robot\" is"),
         ("llama-factory", {"conversations": ["x"]}, r"conversations\[1\]: is str, not an object"),
