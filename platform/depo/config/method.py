@@ -79,7 +79,6 @@ _DEPENDENT: dict[str, tuple[str, tuple[object, ...]]] = {
     "token_budget": ("weighting", ("length", "length_penalty")),
     "token_penalty": ("weighting", ("length_penalty",)),
     "lora": ("full_parameters", (False,)),
-    "warmup_ratio": ("scheduler", ("linear", "cosine")),
 }
 
 
@@ -185,13 +184,15 @@ class MethodConfig(Strict):
         return dict.fromkeys(_ALPHAS, facts.alpha) | dict(values) if facts and facts.alpha else values
 
     @model_validator(mode="after")
-    def _bonus_does_something(self) -> MethodConfig:
+    def _bonus_and_dropout_do_something(self) -> MethodConfig:
         facts = OBJECTIVE_FACTS.get(self.objective)
         if facts and facts.without_bonus and not any(getattr(self, name) for name in _ALPHAS):
             raise ValueError(
                 f"objective {self.objective!r} with alpha_tokens and alpha_steps at 0 has no bonus, so it is "
                 f"{facts.without_bonus!r}: name that one, or set an alpha above 0 ({facts.alpha:g})"
             )
+        if facts and facts.kind != "supervised" and self.lora.dropout:
+            raise ValueError(f"lora.dropout is not read {no_dropout(self.objective)}: leave it out")
         return self
 
     @model_validator(mode="after")
@@ -211,16 +212,23 @@ class MethodConfig(Strict):
         for name, (other, values) in _DEPENDENT.items():
             if getattr(self, other) not in values:
                 found.setdefault(name, f"while {other} is {getattr(self, other)!r}")
-        if facts is not None and facts.kind != "supervised" and "lora" not in found:
-            found["lora.dropout"] = no_dropout(self.objective)
         return found
 
 
-def unread_bonus(method: MethodConfig) -> list[str]:
-    """Settings of a bonus that says nothing, as both alphas are 0, and that the objective reads otherwise."""
-    facts = OBJECTIVE_FACTS.get(method.objective)
-    idle = facts is not None and not any(getattr(method, name) for name in _ALPHAS)
-    return sorted((_BONUS & facts.reads).difference(_ALPHAS, method.unread())) if facts and idle else []
+def idle(method: MethodConfig) -> dict[str, str]:
+    """What of a method in a configuration says nothing beside the others, and why; a program may well give
+    all settings."""
+    facts, unread = OBJECTIVE_FACTS.get(method.objective), method.unread()
+    found = {}
+    if method.scheduler == "constant":
+        found["warmup_ratio"] = "while scheduler is 'constant'"
+    if facts is not None and facts.kind != "supervised":
+        found["lora.dropout"] = no_dropout(method.objective)
+    if facts is not None and not any(getattr(method, name) for name in _ALPHAS):
+        found |= dict.fromkeys(
+            sorted(_BONUS & facts.reads - {*_ALPHAS}), "while alpha_tokens and alpha_steps are 0"
+        )
+    return {name: why for name, why in found.items() if name.partition(".")[0] not in unread}
 
 
 def without_bonus(values: Mapping[str, Any]) -> dict[str, Any]:

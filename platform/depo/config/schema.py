@@ -21,7 +21,7 @@ from depo.config.evaluation import SuiteConfig as SuiteConfig
 from depo.config.limits import check_limits
 from depo.config.method import LoraConfig as LoraConfig
 from depo.config.method import MethodConfig as MethodConfig
-from depo.config.method import unread_bonus
+from depo.config.method import idle
 from depo.config.runtime import RuntimeConfig
 from depo.config.sweep import SweepConfig as SweepConfig
 from depo.config.sweep import check_space
@@ -337,8 +337,7 @@ class ExperimentConfig(Strict):
             elif annotation.imported == "labels":
                 found[f"annotation.{name}.max_desirable_steps"] = "while imported is 'labels'"
         for name, method in self.methods.items():
-            for field in unread_bonus(method):
-                found[f"methods.{name}.{field}"] = "while alpha_tokens and alpha_steps are 0"
+            found |= {f"methods.{name}.{field}": why for field, why in idle(method).items()}
         return found
 
     @model_validator(mode="after")
