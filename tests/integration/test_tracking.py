@@ -181,7 +181,7 @@ def test_a_store_that_cannot_be_had_is_told_in_one_line_and_the_run_goes_on(
     assert "File exists" in writes_nothing(here, tmp_path / "file" / "mlflow.db", capfd)
     assert "file is no SQLite database" in writes_nothing(here, tmp_path / "file", capfd)
     nowhere = writes_nothing(TrackingConfig(uri="http://me:secret@127.0.0.1:9"), tmp_path / "no.db", capfd)
-    assert "(no answer from http://127.0.0.1:9)" in nowhere
+    assert "(no answer from http://me:***@127.0.0.1:9)" in nowhere
     assert not (tmp_path / "no.db").exists()
 
     monkeypatch.setattr(places, "_WAIT_S", 1)

@@ -27,8 +27,8 @@ class Link:
         """Trees under way."""
         self.stop = ""
         """Why the whole job stops; empty while it does not."""
-        if board is not None:
-            Background(self._loop, "link", self._died)
+        self._closed = threading.Event()
+        self._thread = None if board is None else Background(self._loop, "link", self._died)
 
     def count(self, **counts: int) -> None:
         with self._lock:
@@ -73,9 +73,14 @@ class Link:
     def _died(self, error: Exception) -> None:
         self.stop = f"the worker's counts cannot be sent: {reason(error)}"
 
+    def close(self) -> None:
+        """Send no more: a thread that still calls Ray while Ray shuts down ends the whole process."""
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.over.wait()
+
     def _loop(self) -> None:
-        pause = threading.Event()
-        while not pause.wait(_INTERVAL_S):
+        while not self._closed.wait(_INTERVAL_S):
             try:
                 self.send()
             except ray.exceptions.RayError:

@@ -72,6 +72,7 @@ class RolloutWorker:
         """Give up the engine."""
         if self._loop is not None:
             self._loop.close()
+            self._link.close()
 
     def _open(self) -> EngineLoop:
         with self._opening:
