@@ -24,7 +24,7 @@ _ORDERLY_S = 9.0
 _TWICE_S = 0.5
 """Signals that follow the first so soon are one with it: `timeout` sends two."""
 
-_asked, _raised = threading.Event(), threading.Event()
+_asked, _raised, _told = threading.Event(), threading.Event(), threading.Lock()
 _caught: list[signal.Signals] = []
 """The signals that are ours to answer; empty outside `interruptible`."""
 _ends: list[Callable[[], object]] = []
@@ -82,24 +82,30 @@ def _raise(number: int, frame: object) -> None:
     if _raised.is_set():
         return  # a second one is for the thread to answer
     _raised.set()
-    _asked.wait(1)  # for the word to come first
-    _asked.set()
+    _tell()
     logging.disable(logging.CRITICAL)  # what is torn down has much to say of it
     raise KeyboardInterrupt
 
 
+def _tell() -> None:
+    """Say once, in whichever thread comes first, that the process is asked to end; return when it is said."""
+    if _told.acquire(blocking=False):
+        lead = "\n" if sys.stderr.isatty() else ""
+        os.write(2, f"{lead}depo: {TEXT}\n".encode())
+        _asked.set()
+    _asked.wait(1)
+
+
 def _watch(pipe: int, caught: list[signal.Signals]) -> None:
     """Read the numbers of signals; answer the first of ours and see to the end."""
-    while not _asked.is_set():
-        came = os.read(pipe, 1)
-        if not came:  # the block is over
-            os.close(pipe)
-            return
-        if came[0] in caught:
-            _asked.set()
-            lead = "\n" if sys.stderr.isatty() else ""
-            os.write(2, f"{lead}depo: {TEXT}\n".encode())
-    first, last = time.monotonic() + _TWICE_S, time.monotonic() + _ORDERLY_S
+    while (came := os.read(pipe, 1)) and came[0] not in caught:
+        pass
+    if not came:  # the block is over
+        os.close(pipe)
+        return
+    began = time.monotonic()
+    _tell()
+    first, last = began + _TWICE_S, began + _ORDERLY_S
     while (left := last - time.monotonic()) > 0:
         came = os.read(pipe, 1) if select.select([pipe], [], [], left)[0] else b"\0"
         if came[0] in caught and time.monotonic() > first:
