@@ -15,7 +15,7 @@ from training_help import DEPO, gap, make_home, spec
 
 from depo.config.base import ConfigError
 from depo.config.runtime import GenerationRuntime, RuntimeConfig, VllmConfig
-from depo.config.schema import EnvConfig, EvaluationConfig, LoraConfig, StudentConfig, TinyConfig
+from depo.config.schema import EnvConfig, EvaluationConfig, StudentConfig, TinyConfig
 from depo.data.store import read_table, read_trajectories
 from depo.records import Episode
 from depo.stages.base import done, read_manifest
@@ -236,7 +236,7 @@ def test_the_root_of_a_chain_of_errors_is_one_line():
 
 
 def test_full_parameters_are_trained_on_weights_of_their_own(home):
-    whole = plan(home, "full", base=spec(home, "unused", **METHOD, full_parameters=True, lora=LoraConfig()))
+    whole = plan(home, "full", base=spec(home, "unused", **METHOD, full_parameters=True))
     before = run_trial({"beta": 0.5}, whole), run_trial({"beta": 0.6}, whole)
     folder = trial_spec(whole, {"beta": 0.6}).out_dir
     fresh = replace(whole, out_dir=str(home / "full-again"))
