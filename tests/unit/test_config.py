@@ -152,7 +152,7 @@ def test_limits_that_contradict_each_other_are_refused_by_key(override, message)
 
 def test_a_reply_is_as_long_as_a_teacher_likes():
     teacher = ["rounds.0.search.max_tokens=4096"]  # no context that is known of
-    parse_config(apply_overrides(MINIMAL, teacher))
+    assert parse_config(apply_overrides(MINIMAL, teacher)).rounds[0].search.max_tokens == 4096
 
 
 ASKED = "base_url: 'http://127.0.0.1:1/v1', model: m"
